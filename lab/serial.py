@@ -1,0 +1,36 @@
+"""Reading what a guest said on its serial console."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+# The machine may have lost its power in the middle of a line: what counts may start anywhere in one.
+_REPORT = re.compile(r"LAB-REPORT (\{.*\})")
+_RECORD = re.compile(r"LAB-RECORD (\d+)\b")
+
+Report = dict[str, Any]
+
+
+def reports_in(log: Path) -> list[Report]:
+    """The boot reports in a serial log, in the order they were made."""
+    found: list[Report] = []
+    for match in _REPORT.finditer(_read(log)):
+        try:
+            found.append(json.loads(match[1]))
+        except ValueError:
+            continue
+    return found
+
+
+def last_record_in(log: Path) -> int:
+    """The last record that the guest acknowledged in a serial log; 0 if none."""
+    numbers = _RECORD.findall(_read(log))
+    return int(numbers[-1]) if numbers else 0
+
+
+def _read(log: Path) -> str:
+    try:
+        return log.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,147 @@
+"""Settings, by oslo.config: from `--config-file`, else $RESIZEFLOW_CONFIG, else the user's or the system's file.
+
+A setting is here because an operator needs it; each is described in docs/configuration.md from this text.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from oslo_config import cfg
+
+from resizeflow.errors import UsageError
+
+DEFAULT = [
+    cfg.StrOpt("state_path", help="Folder of the default database. By XDG rules: ~/.local/state/resizeflow."),
+    cfg.BoolOpt("allow_resize_to_same_host", default=True, help="May a resize stay on its host (Nova's option)."),
+    cfg.FloatOpt("shutdown_timeout", default=60.0, min=0, help="Seconds a guest gets to shut down cleanly."),
+    cfg.StrOpt(
+        "transfer",
+        default="auto",
+        choices=["auto", "direct", "stream"],
+        help="How disks go from pool to pool: host to host, through the worker, or the first with the second "
+        "as fallback.",
+    ),
+    cfg.IntOpt("bandwidth", default=0, min=0, help="Limit of a transfer in MiB/s per disk; 0 is no limit."),
+    cfg.FloatOpt(
+        "stall_timeout",
+        default=60.0,
+        min=1,
+        help="Seconds without progress after which a transfer is ended and begun again.",
+    ),
+]
+DATABASE = [
+    cfg.StrOpt("connection", secret=True, help="SQLAlchemy URL. Default: an SQLite file in state_path."),
+]
+WORKER = [
+    cfg.FloatOpt("lease_seconds", default=90.0, min=2, help="How long a job stays with a worker that is silent."),
+    cfg.FloatOpt(
+        "act_timeout",
+        default=30.0,
+        min=1,
+        help="Seconds after which an effect on a host counts as unknown and is looked at again.",
+    ),
+    cfg.FloatOpt("look_timeout", default=15.0, min=1, help="Seconds a host gets to answer a question."),
+    cfg.FloatOpt(
+        "fence_window",
+        default=25.0,
+        min=0,
+        help="Seconds in which libvirtd drops a silent client: "
+        "keepalive_interval * keepalive_count of libvirtd.conf (5 * 5 by default).",
+    ),
+    cfg.FloatOpt(
+        "host_patience",
+        default=60.0,
+        min=0,
+        help="Seconds a silent host is asked again before a resize turns back (destination) or waits (source).",
+    ),
+    cfg.IntOpt(
+        "max_attempts",
+        default=8,
+        min=1,
+        help="How often a job is taken up again without progress before it needs attention.",
+    ),
+]
+QUOTA = [
+    cfg.IntOpt("instances", default=-1, min=-1, help="Default limit of machines per project; -1 is no limit."),
+    cfg.IntOpt("cores", default=-1, min=-1, help="Default limit of vCPUs per project."),
+    cfg.IntOpt("ram", default=-1, min=-1, help="Default limit of memory per project, in MiB."),
+    cfg.IntOpt("gigabytes", default=-1, min=-1, help="Default limit of local disk per project, in GiB."),
+]
+GROUPS = {"DEFAULT": DEFAULT, "database": DATABASE, "worker": WORKER, "quota": QUOTA}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings in force. Times in seconds; `bandwidth` in bytes a second."""
+
+    connection: str
+    allow_resize_to_same_host: bool
+    shutdown_timeout: float
+    transfer: str
+    bandwidth: int
+    stall_timeout: float
+    lease_seconds: float
+    act_timeout: float
+    look_timeout: float
+    fence_window: float
+    host_patience: float
+    max_attempts: int
+    quota: dict[str, int]
+
+    def __post_init__(self) -> None:
+        if self.lease_seconds * 2 / 3 <= self.act_timeout + self.fence_window:
+            raise UsageError(
+                f"[worker] lease_seconds = {self.lease_seconds:g} is too short: two thirds of it must be longer "
+                f"than act_timeout + fence_window = {self.act_timeout + self.fence_window:g} seconds. Raise "
+                "lease_seconds or lower the others."
+            )
+
+
+def config_file(given: str | None) -> Path | None:
+    """The configuration file in force: the one given must exist, the usual places may be empty."""
+    named = given or os.environ.get("RESIZEFLOW_CONFIG")
+    if named:
+        return Path(named)
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    for place in (home / "resizeflow" / "resizeflow.conf", Path("/etc/resizeflow/resizeflow.conf")):
+        if place.exists():
+            return place
+    return None
+
+
+def state_path(configured: str | None) -> Path:
+    """Where the default database lives (XDG base directory specification)."""
+    if configured:
+        return Path(configured).expanduser()
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "resizeflow"
+
+
+def load(given: str | None = None) -> Settings:
+    """Reads the settings. Raises UsageError naming the file and what is wrong in it."""
+    conf = cfg.ConfigOpts()
+    for group, options in GROUPS.items():
+        conf.register_opts(options, group=None if group == "DEFAULT" else group)
+    path = config_file(given)
+    try:
+        conf(args=[], project="resizeflow", default_config_files=[str(path)] if path else [])
+        return Settings(
+            connection=conf.database.connection or f"sqlite:///{state_path(conf.state_path) / 'resizeflow.sqlite'}",
+            allow_resize_to_same_host=conf.allow_resize_to_same_host,
+            shutdown_timeout=conf.shutdown_timeout,
+            transfer=conf.transfer,
+            bandwidth=conf.bandwidth * 1024 * 1024,
+            stall_timeout=conf.stall_timeout,
+            lease_seconds=conf.worker.lease_seconds,
+            act_timeout=conf.worker.act_timeout,
+            look_timeout=conf.worker.look_timeout,
+            fence_window=conf.worker.fence_window,
+            host_patience=conf.worker.host_patience,
+            max_attempts=conf.worker.max_attempts,
+            quota={option.name: conf.quota[option.name] for option in QUOTA},
+        )
+    except (cfg.Error, ValueError) as error:
+        what = " ".join(str(error).split())
+        raise UsageError(f"The configuration {path} cannot be used: {what}") from None

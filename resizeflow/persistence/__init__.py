@@ -1,0 +1,1 @@
+"""The state database: models, repositories, event log, migrations, flow store."""

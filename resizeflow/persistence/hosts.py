@@ -1,0 +1,164 @@
+"""Hosts: inventory and allocations. What is allocated changes by one conditional UPDATE of the host's row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from resizeflow.errors import NotFound, NoValidHost
+from resizeflow.persistence.models import Allocation, Flavor, Host, Instance, Migration
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Resources of a host: vCPUs, MiB of memory, GiB of its pool."""
+
+    vcpus: int
+    memory_mb: int
+    disk_gb: int
+
+    @classmethod
+    def of(cls, flavor: Flavor) -> Amount:
+        return cls(flavor.vcpus, flavor.memory_mb, flavor.disk_gb)
+
+
+def instance_consumer(instance_id: str) -> str:
+    return f"instance:{instance_id}"
+
+
+def migration_consumer(migration_id: str) -> str:
+    return f"migration:{migration_id}"
+
+
+def debt_consumer(migration_id: str) -> str:
+    return f"debt:{migration_id}"
+
+
+def new_side(migration: Migration) -> Amount:
+    """What the new flavor adds: all of it on another host; on the same host only what exceeds the old flavor, but
+    a whole second set of disks (DESIGN section 6: max for cpu and ram, the sum for disk)."""
+    old, new = Amount.of(migration.old_flavor), Amount.of(migration.new_flavor)
+    if not migration.same_host:
+        return new
+    return Amount(max(new.vcpus - old.vcpus, 0), max(new.memory_mb - old.memory_mb, 0), new.disk_gb)
+
+
+class Hosts:
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def list(self) -> Sequence[Host]:
+        return self.session.scalars(sa.select(Host).where(~Host.removed).order_by(Host.name)).all()
+
+    def find(self, name: str) -> Host | None:
+        """By name or UUID."""
+        named = sa.or_(Host.name == name, Host.id == name)
+        return self.session.scalars(sa.select(Host).where(named, ~Host.removed)).first()
+
+    def get(self, name: str) -> Host:
+        """By name or UUID. Raises NotFound."""
+        host = self.find(name)
+        if host is None:
+            raise NotFound(f"There is no host {name!r}; `resizeflow host list` shows what there is.")
+        return host
+
+    def allocations(self, host_id: str | None = None) -> Sequence[Allocation]:
+        query = sa.select(Allocation).order_by(Allocation.id)
+        if host_id:
+            query = query.where(Allocation.host_id == host_id)
+        return self.session.scalars(query).all()
+
+    def allocate(self, host: Host, consumer: str, amount: Amount, *, force: bool = False) -> None:
+        """Takes resources of a host for a consumer that holds none there. Raises NoValidHost if they are not free;
+        `force` is for what is there already, an adopted machine."""
+        query = sa.update(Host).where(Host.id == host.id)
+        if not force:
+            query = query.where(
+                Host.used_vcpus + amount.vcpus <= Host.vcpus * Host.cpu_ratio,
+                Host.used_memory_mb + amount.memory_mb <= Host.memory_mb * Host.ram_ratio - Host.reserved_memory_mb,
+                Host.used_disk_gb + amount.disk_gb <= Host.disk_gb * Host.disk_ratio,
+            )
+        if self._count(query, amount, 1) != 1:
+            raise NoValidHost(f"No valid host: {host.name} has no room for {amount}.")
+        self.session.add(
+            Allocation(
+                host_id=host.id,
+                consumer=consumer,
+                vcpus=amount.vcpus,
+                memory_mb=amount.memory_mb,
+                disk_gb=amount.disk_gb,
+            )
+        )
+        self.session.flush()
+
+    def release(self, consumer: str, host_id: str | None = None) -> Sequence[Allocation]:
+        """Gives back what a consumer holds (on one host, or everywhere)."""
+        query = sa.select(Allocation).where(Allocation.consumer == consumer)
+        if host_id:
+            query = query.where(Allocation.host_id == host_id)
+        held = list(self.session.scalars(query))
+        for row in held:
+            self._count(
+                sa.update(Host).where(Host.id == row.host_id),
+                Amount(row.vcpus, row.memory_mb, row.disk_gb),
+                -1,
+            )
+            self.session.delete(row)
+        self.session.flush()
+        return held
+
+    def hand_over(self, host_id: str, old: str, new: str) -> None:
+        """An allocation changes its consumer."""
+        self.session.execute(
+            sa.update(Allocation)
+            .where(Allocation.host_id == host_id, Allocation.consumer == old)
+            .values(consumer=new)
+            .execution_options(synchronize_session=False)
+        )
+
+    def take_destination(self, migration: Migration, host: Host) -> None:
+        """The source's allocation becomes the migration's, the instance gets the destination's (Nova's ownership).
+        `migration.dest_host_id` is set. Raises NoValidHost."""
+        migration.dest_host_id = host.id
+        migration.dest_host = host
+        self.hand_over(
+            migration.source_host_id,
+            instance_consumer(migration.instance_id),
+            migration_consumer(migration.id),
+        )
+        self.allocate(host, instance_consumer(migration.instance_id), new_side(migration))
+
+    def give_destination_back(self, migration: Migration) -> None:
+        """The inverse of `take_destination`; nothing if it was not taken."""
+        held = sa.select(Allocation.id).where(Allocation.consumer == migration_consumer(migration.id))
+        if self.session.scalar(held) is None:
+            return
+        self.release(instance_consumer(migration.instance_id))
+        self.hand_over(
+            migration.source_host_id,
+            migration_consumer(migration.id),
+            instance_consumer(migration.instance_id),
+        )
+
+    def keep_for_debt(self, migration: Migration, host: Host, disk_gb: int) -> None:
+        """What cannot be removed from a host goes on taking its disk there."""
+        self.allocate(host, debt_consumer(migration.id), Amount(0, 0, disk_gb), force=True)
+
+    def settle_destination(self, migration: Migration, instance: Instance) -> None:
+        """Confirmed: the source's allocation is released, the instance holds exactly its flavor."""
+        self.release(migration_consumer(migration.id))
+        self.release(instance_consumer(instance.id))
+        self.allocate(instance.host, instance_consumer(instance.id), Amount.of(instance.flavor), force=True)
+
+    def _count(self, query: sa.Update, amount: Amount, sign: int) -> int:
+        result = self.session.execute(
+            query.values(
+                used_vcpus=Host.used_vcpus + sign * amount.vcpus,
+                used_memory_mb=Host.used_memory_mb + sign * amount.memory_mb,
+                used_disk_gb=Host.used_disk_gb + sign * amount.disk_gb,
+            ).execution_options(synchronize_session=False)
+        )
+        return int(result.rowcount)  # type: ignore[attr-defined]

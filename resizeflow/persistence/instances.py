@@ -1,0 +1,37 @@
+"""Managed machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from resizeflow.errors import NotFound
+from resizeflow.persistence.models import Instance
+
+
+class Instances:
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def list(self, project_id: str | None = None) -> Sequence[Instance]:
+        query = sa.select(Instance).order_by(Instance.name)
+        if project_id:
+            query = query.where(Instance.project_id == project_id)
+        return self.session.scalars(query).all()
+
+    def find(self, name: str) -> Instance | None:
+        """By name or UUID."""
+        query = sa.select(Instance).where(sa.or_(Instance.name == name, Instance.id == name))
+        return self.session.scalars(query).first()
+
+    def get(self, name: str) -> Instance:
+        """By name or UUID. Raises NotFound."""
+        instance = self.find(name)
+        if instance is None:
+            raise NotFound(
+                f"There is no managed instance {name!r}; `resizeflow instance list` shows what there is, "
+                "`resizeflow instance adopt HOST DOMAIN` brings a libvirt domain under management."
+            )
+        return instance

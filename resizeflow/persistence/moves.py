@@ -1,0 +1,82 @@
+"""Migrations: resizes and cold migrations, open and past."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from resizeflow.clock import Clock
+from resizeflow.errors import NotFound
+from resizeflow.handover import Attention
+from resizeflow.persistence.models import Host, Migration
+from resizeflow.states import TERMINAL, MigrationStatus
+
+
+class Migrations:
+    def __init__(self, session: Session, clock: Clock) -> None:
+        self.session = session
+        self.clock = clock
+
+    def list(self, instance_id: str | None = None, limit: int = 100) -> Sequence[Migration]:
+        """The latest first."""
+        query = sa.select(Migration).order_by(Migration.created_at.desc()).limit(limit)
+        if instance_id:
+            query = query.where(Migration.instance_id == instance_id)
+        return self.session.scalars(query).all()
+
+    def get(self, migration_id: str) -> Migration:
+        """By its id or the beginning of it. Raises NotFound."""
+        exact = self.session.get(Migration, migration_id)
+        if exact is not None:
+            return exact
+        like = self.session.scalars(
+            sa.select(Migration).where(Migration.id.startswith(migration_id, autoescape=True)).limit(2)
+        ).all()
+        if len(like) == 1:
+            return like[0]
+        raise NotFound(
+            f"{'Several migrations begin' if like else 'There is no migration'}"
+            f"{' with' if like else ''} {migration_id!r}; `resizeflow migration list` shows them."
+        )
+
+    def open_for(self, instance_id: str) -> Migration | None:
+        """The instance's migration that still holds something, if there is one."""
+        return self.session.scalars(
+            sa.select(Migration).where(Migration.instance_id == instance_id, Migration.status.not_in(TERMINAL))
+        ).first()
+
+    def open(self) -> Sequence[Migration]:
+        return self.session.scalars(sa.select(Migration).where(Migration.status.not_in(TERMINAL))).all()
+
+    def advance(self, migration: Migration, *expected: MigrationStatus, to: MigrationStatus) -> None:
+        """Compare-and-swap of the status; `to` already is fine (a task run again)."""
+        if migration.status == to:
+            return
+        if migration.status not in expected:
+            raise Attention(
+                f"the migration's status is {migration.status} where {' or '.join(expected)} was expected: "
+                "someone changed it by hand"
+            )
+        migration.status = to
+        if to in TERMINAL:
+            migration.closed_at = self.clock.now()
+
+    def may_move(self, migration: Migration) -> str | None:
+        """Whether both hosts of a migration have a free slot for a transfer; why not. Locks the hosts' rows, so
+        that two moves cannot both take the last one."""
+        ids = {migration.source_host_id, migration.dest_host_id}
+        hosts = self.session.scalars(
+            sa.select(Host).where(Host.id.in_(ids)).order_by(Host.id).with_for_update(of=Host)
+        ).all()
+        for host in hosts:
+            touches = sa.or_(Migration.source_host_id == host.id, Migration.dest_host_id == host.id)
+            moving = self.session.scalar(
+                sa.select(sa.func.count())
+                .select_from(Migration)
+                .where(Migration.status == MigrationStatus.MIGRATING, touches, Migration.id != migration.id)
+            )
+            if (moving or 0) >= host.max_moves:
+                return f"{host.name} has {moving} moves in flight, {host.max_moves} allowed"
+        return None

@@ -1,0 +1,69 @@
+"""The schema's version: Alembic migrations, run for the user on a new database and by `resizeflow db upgrade`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from resizeflow.errors import UsageError
+from resizeflow.persistence.database import Database
+
+
+def _config(connection: sa.Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def head() -> str:
+    """The version that this program needs."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    if revision is None:
+        raise LookupError("resizeflow is installed without its migrations")
+    return revision
+
+
+def current(database: Database) -> str | None:
+    """The version that a database has, None if it is empty."""
+    with database.engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def upgrade(database: Database) -> tuple[str | None, str]:
+    """Brings a database to this program's version; the versions before and after. Raises UsageError if it is newer."""
+    before = current(database)
+    _require_known(before)
+    if before != head():
+        with (
+            database.engine.connect().execution_options(resizeflow_write=True) as connection,
+            connection.begin(),
+        ):
+            command.upgrade(_config(connection), "head")
+    return before, head()
+
+
+def require_current(database: Database) -> None:
+    """Makes a new database ready; refuses one of another version with what to do."""
+    version = current(database)
+    if version is None:
+        upgrade(database)
+    elif version != head():
+        _require_known(version)
+        raise UsageError(
+            f"The database has version {version}, this program needs {head()}: run `resizeflow db upgrade`."
+        )
+
+
+def _require_known(version: str | None) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if version is not None and version not in known:
+        raise UsageError(
+            f"The database has version {version}, which this program does not know: it is newer than the program. "
+            "Upgrade resizeflow."
+        )

@@ -1,0 +1,64 @@
+"""A transaction and the repositories on it: `tx.jobs`, `tx.migrations`, `tx.hosts` …"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import cached_property
+
+from sqlalchemy.orm import Session
+
+from resizeflow.clock import Clock
+from resizeflow.lease import Lease
+from resizeflow.persistence.debts import Debts
+from resizeflow.persistence.events import Events
+from resizeflow.persistence.flavors import Flavors
+from resizeflow.persistence.hosts import Hosts
+from resizeflow.persistence.instances import Instances
+from resizeflow.persistence.jobs import Jobs
+from resizeflow.persistence.moves import Migrations
+from resizeflow.persistence.quotas import Quotas
+
+
+class Transaction:
+    """One database transaction; `lease` is set where it is fenced."""
+
+    def __init__(self, session: Session, clock: Clock, lease: Lease | None = None) -> None:
+        self.session = session
+        self.clock = clock
+        self.lease = lease
+
+    def now(self) -> datetime:
+        """The time that rows of this transaction carry."""
+        return self.clock.now()
+
+    @cached_property
+    def debts(self) -> Debts:
+        return Debts(self.session)
+
+    @cached_property
+    def events(self) -> Events:
+        return Events(self.session, self.clock, self.lease)
+
+    @cached_property
+    def flavors(self) -> Flavors:
+        return Flavors(self.session)
+
+    @cached_property
+    def hosts(self) -> Hosts:
+        return Hosts(self.session)
+
+    @cached_property
+    def instances(self) -> Instances:
+        return Instances(self.session)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        return Jobs(self.session, self.clock)
+
+    @cached_property
+    def migrations(self) -> Migrations:
+        return Migrations(self.session, self.clock)
+
+    @cached_property
+    def quotas(self) -> Quotas:
+        return Quotas(self.session)

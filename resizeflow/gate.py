@@ -1,0 +1,280 @@
+"""The one way to touch a host: nothing else may hold a raw driver.
+
+`Looks` asks and never changes anything; it needs no lease and serves the commands, the scheduler and the doctor.
+`Gate` also acts, and is made for one job under its lease. For each act, in this order: name the point, see that the
+connection is alive, failpoint *before*, one query (is the epoch ours, which direction), is enough of the lease
+left, failpoint *checked*, the call with its deadline on that same connection, failpoint *after*, a line for the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import sqlalchemy as sa
+import tenacity
+
+from resizeflow import drivers, failpoints
+from resizeflow.clock import Clock
+from resizeflow.config import Settings
+from resizeflow.drivers.hypervisor import (
+    EFFECTS,
+    Effect,
+    HostConnection,
+    Hypervisor,
+    Refused,
+    Unknown,
+    Unreachable,
+    Watch,
+)
+from resizeflow.handover import Handover, LeaseLost, Stopping, TurnBack
+from resizeflow.lease import Lease
+from resizeflow.persistence.database import AWAY, Database
+from resizeflow.persistence.models import Host, Job
+from resizeflow.persistence.unit_of_work import UnitOfWork
+from resizeflow.states import Direction
+
+
+class HostAway(Exception):
+    """A host did not answer for as long as the caller was ready to wait."""
+
+    def __init__(self, host: Host, reason: str) -> None:
+        super().__init__(f"host {host.name} does not answer: {reason}")
+        self.host = host
+
+
+class Connections:
+    """One connection per host and process, shared by its jobs, opened when first needed."""
+
+    def __init__(self, connect: Callable[[str], HostConnection] = drivers.connect) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._open: dict[str, HostConnection] = {}
+
+    def to(self, uri: str) -> HostConnection:
+        with self._lock:
+            if uri not in self._open:
+                self._open[uri] = self._connect(uri)
+            return self._open[uri]
+
+    def close(self) -> None:
+        """Ends all of them."""
+        with self._lock:
+            for connection in self._open.values():
+                connection.close()
+            self._open.clear()
+
+
+class _Door:
+    """A `Hypervisor` whose methods go through the gate, each as its mark says."""
+
+    def __init__(self, gate: Looks, host: Host, patience: float) -> None:
+        self._gate = gate
+        self._host = host
+        self._patience = patience
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        effect = EFFECTS[method]
+
+        def call(*args: Any) -> Any:
+            if effect is Effect.LOOK:
+                return self._gate.look(self._host, method, args, self._patience)
+            if effect is Effect.ACT:
+                return self._gate.act(self._host, method, args)
+            raise TypeError(f"{method} is started by Gate.start, it has no answer.")
+
+        return call
+
+
+class Looks:
+    """Questions to hosts, retried freely."""
+
+    def __init__(self, connections: Connections, settings: Settings, clock: Clock) -> None:
+        self.connections = connections
+        self.settings = settings
+        self.clock = clock
+        self._silent: set[str] = set()
+        """Hosts that were silent for their whole patience: they are not waited for again until they answer."""
+
+    def host(self, host: Host, *, patience: float | None = None) -> Hypervisor:
+        """A host to talk to. Looks are repeated for `patience` seconds while it does not answer (the setting
+        `host_patience` unless given), then raise `HostAway`."""
+        if patience is None:
+            patience = self.settings.host_patience
+        return cast("Hypervisor", _Door(self, host, patience))
+
+    def look(self, host: Host, method: str, args: tuple[Any, ...], patience: float) -> Any:
+        connection = self.connections.to(host.uri)
+        timeout = self.settings.look_timeout
+
+        def ask() -> Any:
+            self.check()
+            connection.open(timeout)
+            return connection.call(method, args, timeout=timeout)
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((Unreachable, Unknown)),
+            wait=tenacity.wait_exponential(multiplier=0.2, max=3),
+            stop=tenacity.stop_after_delay(0 if host.id in self._silent else patience),
+            sleep=self.clock.sleep,
+            reraise=True,
+        )
+        try:
+            answer = retrying(ask)
+        except (Unreachable, Unknown) as error:
+            self._silent.add(host.id)
+            raise HostAway(host, str(error)) from error
+        self._silent.discard(host.id)
+        return answer
+
+    def act(self, host: Host, method: str, args: tuple[Any, ...]) -> Any:  # noqa: ARG002 - the Gate's, refused here
+        """Refused: only a `Gate`, made for a job under its lease, acts."""
+        raise TypeError(f"{method} on {host.name}: without a job's lease nothing may be changed.")
+
+    def check(self) -> None:
+        """Between two questions: may we go on? Without a job, always."""
+
+
+class Gate(Looks):
+    """Acts on hosts for one job, under its lease."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        settings: Settings,
+        clock: Clock,
+        *,
+        database: Database,
+        lease: Lease,
+        work: UnitOfWork,
+        stop: threading.Event,
+    ) -> None:
+        super().__init__(connections, settings, clock)
+        self._database = database
+        self._lease = lease
+        self._work = work
+        self._stop = stop
+        self._scope = ""
+        self._goes = Direction.FORWARD
+        self._counts: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def scope(self, name: str, goes: Direction) -> Iterator[None]:
+        """Names the points of a task's run, and says which way it goes."""
+        self._scope, self._goes, self._counts = name, goes, Counter()
+        try:
+            yield
+        finally:
+            self._scope = ""
+
+    def point(self, name: str) -> str:
+        """The name of the next point of that name in this scope: `TransferDisks.create_volume#2`."""
+        self._counts[name] += 1
+        return f"{self._scope}.{name}#{self._counts[name]}"
+
+    def check(self) -> None:
+        """Raises a Handover if this run must not go on: asked to stop, lease lost, direction changed."""
+        if self._stop.is_set():
+            raise Stopping("the worker was asked to stop")
+        if self._lease.lost:
+            raise LeaseLost("another worker has taken this job over")
+        try:
+            with self._database.read() as tx:
+                row = tx.session.execute(sa.select(Job.epoch, Job.direction).where(Job.id == self._lease.job_id)).one()
+        except AWAY as error:
+            raise Handover(f"the database does not answer: {str(error).splitlines()[0]}", delay=5.0) from error
+        if row.epoch != self._lease.epoch:
+            self._lease.lost = True
+            raise LeaseLost("another worker has taken this job over")
+        if row.direction is Direction.BACK and self._goes is Direction.FORWARD:
+            raise TurnBack("the resize is to be rolled back")
+
+    def pause(self, seconds: float) -> None:
+        """Waits within a task, then checks: a waiting task can be stopped and turned back."""
+        self._stop.wait(seconds)
+        self.check()
+
+    def act(self, host: Host, method: str, args: tuple[Any, ...]) -> Any:
+        """One effect on a host. Raises `Refused` (nothing happened), `Unknown` (look again), `HostAway`."""
+        point = self.point(method)
+        connection = self.connections.to(host.uri)
+        self._open(host, connection)
+        began = self.clock.boottime()
+        failpoints.hit(f"{point}.before")
+        self.check()
+        not_after = self._last_moment()
+        failpoints.hit(f"{point}.checked")
+        try:
+            answer = connection.call(method, args, timeout=self.settings.act_timeout, not_after=not_after)
+            failpoints.hit(f"{point}.after")
+        except (Unknown, failpoints.ReplyLost) as error:
+            self._work.tell("unknown", f"{method} on {host.name}: no answer, looking again", task=self._scope)
+            raise Unknown(str(error)) from error
+        except Unreachable as error:
+            raise HostAway(host, str(error)) from error
+        except failpoints.FailpointError as error:
+            raise Refused(str(error)) from error
+        except Refused:
+            if self.clock.boottime() > not_after:
+                raise Handover("the effect would have begun too late in the lease") from None
+            raise
+        self._work.tell(
+            "effect",
+            f"{method} on {host.name}",
+            task=self._scope,
+            host=host.name,
+            seconds=round(self.clock.boottime() - began, 3),
+        )
+        return answer
+
+    def start(self, host: Host, method: str, *args: Any) -> Watch:
+        """Starts a WATCH method. Its truth is in looks; see `Watch`."""
+        if EFFECTS[method] is not Effect.WATCH:
+            raise TypeError(f"{method} is not a WATCH method.")
+        point = self.point(method)
+        connection = self.connections.to(host.uri)
+        self._open(host, connection)
+        failpoints.hit(f"{point}.before")
+        self.check()
+        not_after = self._last_moment()
+        failpoints.hit(f"{point}.checked")
+        try:
+            watch = connection.watch(method, args, not_after=not_after)
+        except Unreachable as error:
+            raise HostAway(host, str(error)) from error
+        self._work.tell("effect", f"{method} started on {host.name}", task=self._scope, host=host.name)
+        return watch
+
+    def watching(self, name: str, seconds: float) -> None:
+        """One turn of a poll loop: a failpoint in the middle of the effect, a pause, a check."""
+        failpoints.hit(f"{self._scope}.{name}.running")
+        self.pause(seconds)
+
+    def _open(self, host: Host, connection: HostConnection) -> None:
+        try:
+            connection.open(self.settings.look_timeout)
+        except Unreachable as error:
+            raise HostAway(host, str(error)) from error
+
+    def _last_moment(self) -> float:
+        """The last moment (CLOCK_BOOTTIME) at which an act may begin, so that it has surely ended, and a stopped
+        child's connection is surely gone, before the lease can be taken over."""
+        need = self.settings.act_timeout + self.settings.fence_window
+        if self._lease.surely_until - self.clock.boottime() <= need:
+            self._renew()
+        last = self._lease.surely_until - need
+        if last <= self.clock.boottime():
+            raise Handover("too little of the lease is left to begin an effect")
+        return last
+
+    def _renew(self) -> None:
+        try:
+            with self._database.write() as tx:
+                renewed = tx.jobs.renew(self._lease, self.settings.lease_seconds)
+        except AWAY as error:
+            raise Handover(f"the database does not answer: {str(error).splitlines()[0]}", delay=5.0) from error
+        if not renewed:
+            raise LeaseLost("another worker has taken this job over")

@@ -1,0 +1,1 @@
+"""The tasks of the flows, one module per resource. A task knows its `World`, never the flow."""

@@ -1,0 +1,51 @@
+"""The carrier: the machine reduced to its disks, and what is written down of its way."""
+
+from __future__ import annotations
+
+from resizeflow.drivers import definition
+from resizeflow.drivers.definition import Mark, Placement
+from resizeflow.drivers.hypervisor import DriverError
+from resizeflow.persistence.models import Host, Migration
+from resizeflow.tasks import machine
+from resizeflow.tasks.base import MoveTask
+
+
+def end_carrier(task: MoveTask, migration: Migration, host: Host) -> None:
+    """Ends this migration's carrier on a host, if one runs there."""
+    hypervisor = task.gate.host(host)
+
+    def gone() -> bool:
+        return not machine.has_role(hypervisor.domain(migration.instance_id), migration, "carrier", live=True)
+
+    task.ensure(gone, lambda: hypervisor.destroy(migration.instance_id), f"end of the carrier on {host.name}")
+
+
+def carrier_xml(task: MoveTask, migration: Migration, *, at_destination: bool) -> str:
+    """The machine reduced to its disks, for one of the two hosts."""
+    if migration.definition is None:
+        raise DriverError("the source was never captured")
+    disks = {
+        disk.device: Placement(disk.dest_path or "", disk.dest_format or "")
+        if at_destination
+        else Placement(disk.source_path, disk.source_format)
+        for disk in migration.disks
+    }
+    return definition.carrier(
+        migration.definition, disks=disks, mark=Mark(migration.id, task.world.lease.epoch, "carrier")
+    )
+
+
+def copied(task: MoveTask, migration: Migration, devices: list[str], text: str) -> None:
+    """Commits at once that the destination has disks whole, before what carried them is ended."""
+    with task.world.intent("copied") as tx:
+        for disk in tx.migrations.get(migration.id).disks:
+            if disk.device in devices and disk.copied_at is None:
+                disk.copied_at = tx.now()
+        tx.events.add(migration.id, "transfer", text, task=task.name)
+
+
+def progress(task: MoveTask, migration: Migration, done: int, total: int) -> None:
+    """Commits how far the transfer is, bytes of `total` (virtual sizes; holes count as done)."""
+    with task.world.intent("progress") as tx:
+        row = tx.migrations.get(migration.id)
+        row.bytes_done, row.bytes_total = done, total

@@ -1,0 +1,61 @@
+"""Debts are paid when the host answers."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from resizeflow.gate import HostAway
+from resizeflow.persistence.hosts import debt_consumer
+from resizeflow.persistence.models import Debt, Migration
+from resizeflow.persistence.transaction import Transaction
+from resizeflow.tasks import machine
+from resizeflow.tasks.base import MoveTask
+from resizeflow.tasks.carrier import end_carrier
+
+
+class SettleDebts(MoveTask):
+    """Removes what a closed migration had to leave on hosts that could not be reached.
+
+    Effect: per debt the domain (only with this migration's mark, never a running one) or the disk (by its name,
+        never one in use); the debt is settled and its allocation released when none is left on the host.
+    Undo: none. Convergent because: what is gone is fine. If killed: the rest by the next run.
+    """
+
+    forward_only = True
+
+    def do(self, migration: Migration) -> None:
+        with self.world.database.read() as tx:
+            debts = [debt for debt in tx.debts.open() if debt.migration_id == migration.id]
+            hosts = {debt.host_id: tx.hosts.get(debt.host_id) for debt in debts}
+        settled: list[int] = []
+        # A domain before its disks: a disk in use is refused.
+        for debt in sorted(debts, key=lambda debt: debt.kind != "domain"):
+            host = hosts[debt.host_id]
+            try:
+                self._pay(migration, debt)
+            except HostAway as error:
+                self.tell(f"{debt.kind} {debt.object} stays on {host.name}: {error}")
+            else:
+                settled.append(debt.id)
+                self.tell(f"{debt.kind} {debt.object} is removed from {host.name}")
+
+        def settle(tx: Transaction) -> None:
+            tx.session.execute(sa.update(Debt).where(Debt.id.in_(settled)).values(settled_at=tx.now()))
+            for host_id in hosts:
+                if not any(debt.migration_id == migration.id for debt in tx.debts.open(host_id)):
+                    tx.hosts.release(debt_consumer(migration.id), host_id)
+
+        self.world.work.record(settle)
+
+    def _pay(self, migration: Migration, debt: Debt) -> None:
+        with self.world.database.read() as tx:
+            host = tx.hosts.get(debt.host_id)
+        hypervisor = self.gate.host(host, patience=0)
+        if debt.kind == "domain":
+            end_carrier(self, migration, host)
+            domain = hypervisor.domain(debt.object)
+            mark = machine.mark_of(domain)
+            if mark is not None and mark.migration == migration.id:
+                machine.remove_domain(self, host, migration)
+        elif hypervisor.volume(host.pool, debt.object) is not None:
+            self.forget(lambda: hypervisor.delete_volume(host.pool, debt.object))

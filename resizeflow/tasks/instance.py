@@ -1,0 +1,218 @@
+"""The instance's own record: opened, moved, finished; each change one transaction."""
+
+from __future__ import annotations
+
+from resizeflow.gate import HostAway
+from resizeflow.persistence.hosts import instance_consumer, migration_consumer
+from resizeflow.persistence.models import Host, Migration
+from resizeflow.persistence.transaction import Transaction
+from resizeflow.states import MigrationStatus, TaskState, VmState
+from resizeflow.tasks import machine
+from resizeflow.tasks.base import MoveTask, destination
+from resizeflow.tasks.network import activate
+
+
+def owes(tx: Transaction, migration: Migration, host: Host) -> bool:
+    """Whether something of this migration had to stay on a host."""
+    return any(debt.migration_id == migration.id for debt in tx.debts.open(host.id))
+
+
+def place(tx: Transaction, migration: Migration, *, at_destination: bool) -> None:
+    """Host, flavor, disks and active bindings of the instance: the destination's or the source's."""
+    instance = tx.instances.get(migration.instance_id)
+    host_id = migration.dest_host_id if at_destination else migration.source_host_id
+    if host_id is None:
+        raise LookupError("no destination")
+    instance.host_id = host_id
+    instance.flavor_id = migration.new_flavor_id if at_destination else migration.old_flavor_id
+    rows = {disk.device: disk for disk in instance.disks}
+    for disk in tx.migrations.get(migration.id).disks:
+        row = rows[disk.device]
+        if at_destination:
+            row.volume, row.path, row.format = (
+                disk.dest_volume or "",
+                disk.dest_path or "",
+                disk.dest_format or "",
+            )
+            row.capacity = disk.new_capacity or disk.source_capacity
+        else:
+            row.volume, row.path, row.format = disk.source_volume, disk.source_path, disk.source_format
+            row.capacity = disk.source_capacity
+    activate(tx, migration, host_id)
+
+
+class OpenMigration(MoveTask):
+    """The frame of the flow: first to begin, last to be undone.
+
+    Effect: none; submit has made the reservation and the states in one transaction.
+    Undo: closes the migration: status `error`, task state None, the reservation released, the instance as it was.
+    Convergent because: the status changes by compare-and-swap. If killed: one transaction, done or not.
+    """
+
+    def do(self, migration: Migration) -> None:
+        self.tell(f"{migration.kind} of {migration.instance_name} from {migration.source_host.name} begins")
+
+    def undo(self, migration: Migration) -> None:
+        def close(tx: Transaction) -> None:
+            row = tx.migrations.get(migration.id)
+            tx.migrations.advance(
+                row,
+                MigrationStatus.PRE_MIGRATING,
+                MigrationStatus.MIGRATING,
+                MigrationStatus.POST_MIGRATING,
+                to=MigrationStatus.ERROR,
+            )
+            instance = tx.instances.get(row.instance_id)
+            instance.task_state, instance.vm_state = None, row.old_vm_state
+            tx.quotas.release(row)
+            if row.dest_host is not None and owes(tx, row, row.dest_host):
+                tx.hosts.keep_for_debt(row, row.dest_host, row.new_flavor.disk_gb)
+            tx.events.add(
+                row.id,
+                "state",
+                f"rolled back: {instance.name} is {row.old_vm_state} on {row.source_host.name} "
+                f"with flavor {row.old_flavor.name}",
+                task=self.name,
+                notification="instance.resize.error",
+            )
+
+        self.world.work.record(close)
+
+
+class MoveInstance(MoveTask):
+    """The record says where the machine is: host, flavor, disks, bindings, `resize_migrated`; one transaction.
+
+    Undo: one transaction back. Convergent because: values are set, not added. If killed: done or not done.
+    """
+
+    def do(self, migration: Migration) -> None:
+        def move(tx: Transaction) -> None:
+            place(tx, migration, at_destination=True)
+            tx.instances.get(migration.instance_id).task_state = TaskState.RESIZE_MIGRATED
+            tx.events.add(
+                migration.id,
+                "state",
+                f"the instance is on {destination(migration).name}, task state resize_migrated",
+                task=self.name,
+            )
+
+        self.world.work.record(move)
+
+    def undo(self, migration: Migration) -> None:
+        def move_back(tx: Transaction) -> None:
+            place(tx, migration, at_destination=False)
+            tx.instances.get(migration.instance_id).task_state = TaskState.RESIZE_MIGRATING
+
+        self.world.work.record(move_back)
+
+
+class FinishResize(MoveTask):
+    """`finished`, `resized`: one transaction; for a machine that was off this is the pivot.
+
+    Effect: autostart as before, then states, quota and launch time. Undo: autostart off again by DefineDestination's
+        undo, which removes the domain; the transaction itself is the flow's last.
+    Convergent because: status by compare-and-swap, reservation rows are consumed. If killed: done or not done.
+    """
+
+    def do(self, migration: Migration) -> None:
+        host = destination(migration)
+        machine.set_autostart(self, host, migration, bool(migration.autostart))
+
+        def finish(tx: Transaction) -> None:
+            row = tx.migrations.get(migration.id)
+            tx.migrations.advance(row, MigrationStatus.POST_MIGRATING, to=MigrationStatus.FINISHED)
+            tx.jobs.pivot(self.world.lease)
+            instance = tx.instances.get(row.instance_id)
+            instance.vm_state, instance.task_state, instance.launched_at = VmState.RESIZED, None, tx.now()
+            row.finished_at = tx.now()
+            tx.quotas.commit(row)
+            tx.events.add(
+                row.id,
+                "state",
+                f"finished: {instance.name} is resized on {host.name}, to be confirmed or reverted",
+                task=self.name,
+                notification="instance.resize_finish.end",
+            )
+
+        self.world.work.record(finish)
+
+
+class FinishConfirm(MoveTask):
+    """`confirming` to `confirmed`: the instance is ACTIVE or STOPPED as seen; the source's resources are free.
+
+    Undo: none. Convergent because: compare-and-swap. If killed: done or not done.
+    """
+
+    forward_only = True
+
+    def do(self, migration: Migration) -> None:
+        domain = self.gate.host(destination(migration)).domain(migration.instance_id)
+        seen = VmState.STOPPED if machine.is_off(domain) else VmState.ACTIVE
+
+        def confirm(tx: Transaction) -> None:
+            row = tx.migrations.get(migration.id)
+            tx.migrations.advance(row, MigrationStatus.CONFIRMING, to=MigrationStatus.CONFIRMED)
+            instance = tx.instances.get(row.instance_id)
+            instance.vm_state, instance.task_state = seen, None
+            tx.quotas.settle(row, row.new_flavor)
+            tx.hosts.settle_destination(row, instance)
+            if owes(tx, row, row.source_host):
+                tx.hosts.keep_for_debt(row, row.source_host, row.old_flavor.disk_gb)
+            tx.events.add(
+                row.id,
+                "state",
+                f"confirmed: {instance.name} is {seen} on {instance.host.name} with flavor {row.new_flavor.name}",
+                task=self.name,
+                notification="instance.resize_confirm.end",
+            )
+
+        self.world.work.record(confirm)
+
+
+class MoveInstanceBack(MoveTask):
+    """Revert: host, old flavor, disks and bindings of the record are the source's; one transaction.
+
+    Undo: one transaction forth. Convergent because: values are set. If killed: done or not done.
+    """
+
+    def do(self, migration: Migration) -> None:
+        self.world.work.record(lambda tx: place(tx, migration, at_destination=False))
+
+    def undo(self, migration: Migration) -> None:
+        self.world.work.record(lambda tx: place(tx, migration, at_destination=True))
+
+
+class FinishRevert(MoveTask):
+    """`reverting` to `reverted`: states, quota and allocations as before the resize; one transaction.
+
+    Undo: none, the machine has run on its source. Convergent because: compare-and-swap. If killed: done or not.
+    """
+
+    forward_only = True
+
+    def do(self, migration: Migration) -> None:
+        try:
+            domain = self.gate.host(migration.source_host).domain(migration.instance_id)
+            seen = VmState.STOPPED if machine.is_off(domain) else VmState.ACTIVE
+        except HostAway:
+            seen = migration.old_vm_state
+
+        def finish(tx: Transaction) -> None:
+            row = tx.migrations.get(migration.id)
+            tx.migrations.advance(row, MigrationStatus.REVERTING, to=MigrationStatus.REVERTED)
+            instance = tx.instances.get(row.instance_id)
+            instance.vm_state, instance.task_state, instance.launched_at = seen, None, tx.now()
+            tx.quotas.settle(row, row.old_flavor)
+            tx.hosts.release(instance_consumer(instance.id))
+            tx.hosts.hand_over(row.source_host_id, migration_consumer(row.id), instance_consumer(instance.id))
+            if row.dest_host is not None and owes(tx, row, row.dest_host):
+                tx.hosts.keep_for_debt(row, row.dest_host, row.new_flavor.disk_gb)
+            tx.events.add(
+                row.id,
+                "state",
+                f"reverted: {instance.name} is {seen} on {row.source_host.name} with flavor {row.old_flavor.name}",
+                task=self.name,
+                notification="instance.resize_revert.end",
+            )
+
+        self.world.work.record(finish)

@@ -1,0 +1,161 @@
+"""Steps on a domain that the resize takes on the source and the revert on the destination."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from resizeflow.drivers import definition
+from resizeflow.drivers.definition import Mark
+from resizeflow.drivers.hypervisor import DomainFacts, DriverError, PowerState
+from resizeflow.persistence.models import Host, Migration
+from resizeflow.tasks.base import MoveTask
+
+POLL = 0.5
+"""Seconds between two looks at a domain that is to change its state."""
+
+
+def mark_of(domain: DomainFacts | None, *, live: bool = False) -> Mark | None:
+    """Our mark on a domain: in what would start next, or in what runs."""
+    if domain is None:
+        return None
+    xml = domain.live_xml if live else domain.inactive_xml
+    return definition.read(xml).mark if xml else None
+
+
+def has_role(domain: DomainFacts | None, migration: Migration, role: str, *, live: bool = False) -> bool:
+    """Whether a domain carries this migration's mark in a role."""
+    mark = mark_of(domain, live=live)
+    return mark is not None and mark.migration == migration.id and mark.role == role
+
+
+def is_off(domain: DomainFacts | None) -> bool:
+    return domain is None or domain.state is PowerState.SHUTOFF
+
+
+def power_off(task: MoveTask, host: Host, migration: Migration, seconds: float) -> None:
+    """Shuts a machine down: clean, for at most `seconds`, then hard. One that is off stays off."""
+    hypervisor = task.gate.host(host)
+    uuid = migration.instance_id
+    if is_off(hypervisor.domain(uuid)):
+        task.tell(f"{migration.instance_name} is off already")
+        return
+    deadline = task.world.clock.boottime() + seconds
+    if seconds:
+        task.forget(lambda: hypervisor.shutdown(uuid))
+    while task.world.clock.boottime() < deadline:
+        if is_off(hypervisor.domain(uuid)):
+            task.tell(f"{migration.instance_name} shut down cleanly")
+            return
+        task.gate.pause(POLL)
+    task.tell(f"{migration.instance_name} did not shut down within {seconds:g} s, it is powered off hard")
+    task.ensure(lambda: is_off(hypervisor.domain(uuid)), lambda: hypervisor.destroy(uuid), f"power-off on {host.name}")
+
+
+def retire(task: MoveTask, host: Host, migration: Migration) -> None:
+    """Makes a shut-off domain unable to start by itself, and reads that back: the proof of off."""
+    hypervisor = task.gate.host(host)
+    uuid = migration.instance_id
+
+    def retired() -> bool:
+        return has_role(hypervisor.domain(uuid), migration, "retired")
+
+    def redefine() -> None:
+        mark = Mark(migration.id, task.world.lease.epoch, "retired")
+        hypervisor.define(definition.retired(hypervisor.definition_with_secrets(uuid), mark))
+
+    domain = hypervisor.domain(uuid)
+    if domain is None:
+        raise task.attention(f"{host.name} has no domain {migration.instance_name} any more")
+    if not is_off(domain):
+        raise task.attention(f"{migration.instance_name} was started on {host.name} by somebody else")
+    if not retired():
+        set_autostart(task, host, migration, False)
+        task.ensure(retired, redefine, f"retired definition on {host.name}")
+    domain = hypervisor.domain(uuid)
+    if not (is_off(domain) and has_role(domain, migration, "retired")):
+        raise task.attention(f"{migration.instance_name} on {host.name} does not read back as retired and off")
+    task.tell(f"proof of off: {migration.instance_name} on {host.name} is retired and shut off", proof=True)
+
+
+def unretire(task: MoveTask, host: Host, migration: Migration, xml_of: Callable[[str], str]) -> None:
+    """The inverse edit of the host's own definition, passwords included. `xml_of` makes the new definition of it."""
+    hypervisor = task.gate.host(host)
+    uuid = migration.instance_id
+    domain = hypervisor.domain(uuid)
+    if domain is None:
+        raise task.attention(f"{host.name} has no domain {migration.instance_name} any more")
+    if not has_role(domain, migration, "retired"):
+        return
+    if not is_off(domain):
+        raise task.attention(f"{migration.instance_name} runs on {host.name} although it is retired")
+    task.ensure(
+        lambda: not has_role(hypervisor.domain(uuid), migration, "retired"),
+        lambda: hypervisor.define(xml_of(hypervisor.definition_with_secrets(uuid))),
+        f"restored definition on {host.name}",
+    )
+
+
+def set_autostart(task: MoveTask, host: Host, migration: Migration, on: bool) -> None:
+    hypervisor = task.gate.host(host)
+    uuid = migration.instance_id
+
+    def as_wanted() -> bool:
+        domain = hypervisor.domain(uuid)
+        return domain is not None and domain.autostart == on
+
+    task.ensure(as_wanted, lambda: hypervisor.set_autostart(uuid, on), f"autostart on {host.name}")
+
+
+def start_paused(task: MoveTask, host: Host, migration: Migration) -> None:
+    """Starts the machine with its CPUs stopped: all that can be refused is refused here."""
+    hypervisor = task.gate.host(host)
+    uuid = migration.instance_id
+    task.ensure(
+        lambda: not is_off(hypervisor.domain(uuid)),
+        lambda: hypervisor.start_paused(uuid),
+        f"start on {host.name}",
+    )
+
+
+def let_run(task: MoveTask, host: Host, migration: Migration) -> None:
+    """Lets the CPUs of a started machine run, and sees that they do."""
+    hypervisor = task.gate.host(host)
+    uuid = migration.instance_id
+
+    def runs() -> bool:
+        domain = hypervisor.domain(uuid)
+        return domain is not None and domain.state is PowerState.RUNNING
+
+    task.ensure(runs, lambda: hypervisor.resume(uuid), f"running machine on {host.name}")
+
+
+def boot(task: MoveTask, host: Host, migration: Migration) -> None:
+    """A machine that was on runs again."""
+    start_paused(task, host, migration)
+    let_run(task, host, migration)
+
+
+def require_still(task: MoveTask, host: Host, migration: Migration) -> None:
+    """No second running copy: raises Attention if the machine runs on `host`. A host that is away is no obstacle
+    where the proof of off is stored."""
+    domain = task.gate.host(host).domain(migration.instance_id)
+    if domain is not None and domain.state is PowerState.RUNNING:
+        raise task.attention(f"{migration.instance_name} runs on {host.name}, where it must not: stop one by hand")
+
+
+def remove_domain(task: MoveTask, host: Host, migration: Migration) -> None:
+    """Removes our shut-off or paused domain from a host; one that runs is left and a person asked."""
+    hypervisor = task.gate.host(host)
+    uuid = migration.instance_id
+    domain = hypervisor.domain(uuid)
+    if domain is None:
+        return
+    mark = mark_of(domain) or mark_of(domain, live=True)
+    if mark is None or mark.migration != migration.id:
+        raise DriverError(f"the domain {domain.name} on {host.name} is not this migration's")
+    if domain.state is PowerState.RUNNING:
+        raise task.attention(f"{migration.instance_name} runs on {host.name}: a human started it, decide which stays")
+    if not is_off(domain):
+        task.ensure(lambda: is_off(hypervisor.domain(uuid)), lambda: hypervisor.destroy(uuid), "end of the domain")
+    if hypervisor.domain(uuid) is not None:
+        task.forget(lambda: hypervisor.undefine(uuid))

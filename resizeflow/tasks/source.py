@@ -1,0 +1,207 @@
+"""The machine on its source host: off, and unable to start by itself."""
+
+from __future__ import annotations
+
+from resizeflow.drivers import definition
+from resizeflow.drivers.hypervisor import PowerState
+from resizeflow.drivers.passwords import with_passwords
+from resizeflow.errors import Conflict
+from resizeflow.gate import HostAway
+from resizeflow.handover import Waiting
+from resizeflow.persistence.models import Migration
+from resizeflow.persistence.transaction import Transaction
+from resizeflow.states import MigrationStatus, TaskState, VmState
+from resizeflow.tasks import machine
+from resizeflow.tasks.base import WAIT_FOR_HOST, MoveTask, destination
+
+
+class PowerOffSource(MoveTask):
+    """Shuts the machine down on its source.
+
+    Effect: status `migrating`, task state `resize_migrating`, once both hosts have a free slot for a transfer; clean
+        shutdown within the machine's time, then hard; then the definition is compared with the captured one.
+    Undo: starts the machine again if it was on.
+    Convergent because: a machine that is off is not shut down again.
+    If killed: the guest may go on shutting down by itself; the next run waits for it.
+    """
+
+    def do(self, migration: Migration) -> None:
+        self._take_slot(migration)
+        with self.world.database.read() as tx:
+            own = tx.instances.get(migration.instance_id).shutdown_timeout
+        seconds = self.world.settings.shutdown_timeout if own is None else own
+        machine.power_off(self, migration.source_host, migration, seconds)
+        domain = self.gate.host(migration.source_host).domain(migration.instance_id)
+        if domain is None or migration.definition is None:
+            raise self.attention(f"{migration.instance_name} vanished from {migration.source_host.name}")
+        if changed := definition.difference(migration.definition, domain.inactive_xml):
+            raise Conflict(f"{migration.instance_name} was changed while it was being moved: {changed}.")
+
+        def off(tx: Transaction) -> None:
+            row = tx.migrations.get(migration.id)
+            row.powered_off_at = row.powered_off_at or tx.now()
+
+        self.world.work.record(off)
+
+    def _take_slot(self, migration: Migration) -> None:
+        if migration.status is MigrationStatus.MIGRATING:
+            return
+        with self.world.intent("migrating") as tx:
+            row = tx.migrations.get(migration.id)
+            if busy := tx.migrations.may_move(row):
+                raise Waiting(busy, delay=WAIT_FOR_HOST / 5)
+            tx.migrations.advance(row, MigrationStatus.PRE_MIGRATING, to=MigrationStatus.MIGRATING)
+            tx.instances.get(row.instance_id).task_state = TaskState.RESIZE_MIGRATING
+            tx.events.add(row.id, "state", "status migrating, task state resize_migrating", task=self.name)
+
+    def undo(self, migration: Migration) -> None:
+        if migration.was_running and migration.status is not MigrationStatus.PRE_MIGRATING:
+            machine.boot(self, migration.source_host, migration)
+            self.tell(f"{migration.instance_name} runs again on {migration.source_host.name}")
+
+
+class RetireSource(MoveTask):
+    """Makes the source unable to start by itself and stores the proof that it is off.
+
+    Effect: the domain is redefined in place: autostart off, marked as retired by this migration, disk paths with a
+        prefix so that a start fails tellingly. Read back once; the time is stored with the task's success.
+    Undo: the inverse edit of the host's own definition, autostart as it was.
+    Convergent because: a definition that carries our mark is not edited again.
+    If killed: between autostart and definition the machine is off and both are set by the next run.
+    """
+
+    def do(self, migration: Migration) -> None:
+        machine.retire(self, migration.source_host, migration)
+
+        def proof(tx: Transaction) -> None:
+            row = tx.migrations.get(migration.id)
+            row.source_off_at = row.source_off_at or tx.now()
+
+        self.world.work.record(proof)
+
+    def undo(self, migration: Migration) -> None:
+        machine.unretire(self, migration.source_host, migration, definition.restored)
+        if migration.autostart is not None:
+            machine.set_autostart(self, migration.source_host, migration, migration.autostart)
+
+
+class RemoveSourceDomain(MoveTask):
+    """Confirm: the retired domain is forgotten by its host; on the same host there is none.
+
+    Effect: undefined only if its mark says retired by this migration. Undo: none, confirm only goes forward.
+    Convergent because: a domain that is gone is fine. If killed: done or not done. Host away: a debt.
+    """
+
+    forward_only = True
+
+    def do(self, migration: Migration) -> None:
+        if migration.same_host:
+            self.tell("same host: the machine's own domain stays")
+            return
+        try:
+            machine.remove_domain(self, migration.source_host, migration)
+        except HostAway as error:
+            self.owe(migration, migration.source_host, "domain", migration.instance_id, str(error))
+
+
+class CheckSource(MoveTask):
+    """Revert: looks whether the way back is open.
+
+    Effect: none on hosts. Host up, retired definition ours (same host: no merge begun), disks as captured.
+    Undo: closes the revert: `reverting` to `finished`, the instance is resized as before.
+    Convergent because: it only looks. If killed: looks again.
+    """
+
+    def do(self, migration: Migration) -> None:
+        source = migration.source_host
+        hypervisor = self.gate.host(source)
+        if migration.merge_begun_at is not None:
+            raise Conflict("The confirm had begun to merge the disks: there is no way back any more, confirm again.")
+        if not migration.same_host and not machine.has_role(
+            hypervisor.domain(migration.instance_id), migration, "retired"
+        ):
+            raise Conflict(f"{source.name} has no retired domain of this migration any more: nothing to go back to.")
+        for disk in migration.disks:
+            volume = hypervisor.volume(source.pool, disk.source_volume)
+            if volume is None or volume.capacity != disk.source_capacity:
+                raise Conflict(f"{disk.device} ({disk.source_path}) on {source.name} is not as it was captured.")
+        there = self.gate.host(destination(migration), patience=0).domain(migration.instance_id)
+
+        def seen(tx: Transaction) -> None:
+            row = tx.migrations.get(migration.id)
+            row.dest_was_running = not machine.is_off(there)
+            row.dest_definition = there.inactive_xml if there else None
+
+        self.world.work.record(seen)
+
+    def undo(self, migration: Migration) -> None:
+        self.world.work.record(lambda tx: close_as_finished(tx, migration, MigrationStatus.REVERTING, self.name))
+
+
+def close_as_finished(tx: Transaction, migration: Migration, status: MigrationStatus, task: str) -> None:
+    """A confirm or revert that found it could not begin: the resize waits for its decision as before."""
+    row = tx.migrations.get(migration.id)
+    tx.migrations.advance(row, status, to=MigrationStatus.FINISHED)
+    instance = tx.instances.get(row.instance_id)
+    instance.vm_state, instance.task_state = VmState.RESIZED, None
+    tx.events.add(row.id, "state", "the resize is finished as before, to be confirmed or reverted", task=task)
+
+
+class RestoreSource(MoveTask):
+    """Revert: the source's definition is startable again, with the old flavor.
+
+    Effect: the inverse edit of the host's own definition; on the same host the captured one with today's passwords.
+    Undo: retired again. Convergent because: a definition without our retired mark is not edited.
+    If killed: done or not done.
+    """
+
+    def do(self, migration: Migration) -> None:
+        captured = migration.definition or ""
+
+        def original(now: str) -> str:
+            return with_passwords(captured, now) if migration.same_host else definition.restored(now)
+
+        machine.unretire(self, migration.source_host, migration, original)
+
+    def undo(self, migration: Migration) -> None:
+        machine.retire(self, migration.source_host, migration)
+
+
+class StartSource(MoveTask):
+    """Revert: the machine runs on its source again, if it ran before the resize: the revert's pivot.
+
+    Effect: started paused, pivot committed, CPUs resumed, autostart as captured.
+    Undo: before the pivot the paused domain is destroyed; after it there is none.
+    Convergent because: each step looks first. If killed: as StartDestination.
+    """
+
+    def do(self, migration: Migration) -> None:
+        source = migration.source_host
+        with self.world.database.read() as tx:
+            pivoted = tx.jobs.get(self.world.lease.job_id).pivot_at is not None
+        if not pivoted and migration.dest_off_at is None and not migration.discard_writes:
+            raise Waiting(f"no proof that {destination(migration).name} is off", delay=WAIT_FOR_HOST)
+        if migration.was_running:
+            machine.start_paused(self, source, migration)
+        if not pivoted:
+            with self.world.intent("pivot") as tx:
+                tx.jobs.pivot(self.world.lease)
+                tx.events.add(migration.id, "pivot", "point of no return of the revert", task=self.name)
+        if migration.was_running:
+            machine.let_run(self, source, migration)
+        machine.set_autostart(self, source, migration, bool(migration.autostart))
+
+    def undo(self, migration: Migration) -> None:
+        source = migration.source_host
+        domain = self.gate.host(source).domain(migration.instance_id)
+        if machine.is_off(domain) or machine.has_role(domain, migration, "retired"):
+            return
+        if domain is not None and domain.state is PowerState.RUNNING:
+            raise self.attention(
+                f"{migration.instance_name} runs on {source.name} without a pivot: somebody started it"
+            )
+        self.ensure(
+            lambda: machine.is_off(self.gate.host(source).domain(migration.instance_id)),
+            lambda: self.gate.host(source).destroy(migration.instance_id),
+            f"end of the paused domain on {source.name}",
+        )

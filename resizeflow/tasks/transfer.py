@@ -1,0 +1,98 @@
+"""The disks' content gets to the destination: by overlay, host to host, or through the worker (DESIGN section 7)."""
+
+from __future__ import annotations
+
+from resizeflow.drivers.hypervisor import VolumeSpec
+from resizeflow.gate import HostAway
+from resizeflow.persistence.models import Host, Migration, MovedDisk
+from resizeflow.persistence.transaction import Transaction
+from resizeflow.states import MigrationStatus
+from resizeflow.tasks.base import MoveTask, destination
+from resizeflow.tasks.carrier import end_carrier
+from resizeflow.tasks.direct import DirectTransfer, PathBlocked
+from resizeflow.tasks.stream import StreamTransfer
+
+
+class TransferDisks(MoveTask):
+    """Makes the destination's disks, with the content of the source's.
+
+    Effect: on the same host an overlay on each disk; else empty volumes, filled by a carrier that the hosts move
+        between them, or through the worker. The source's disks are only read. Status `post-migrating` at the end.
+    Undo: ends the carriers on both hosts, then deletes the volumes made, by their names.
+    Convergent because: volumes are made once; a running transfer is found by its mark and taken over; a stream goes
+        on after its last recorded segment; a disk recorded as copied is not copied again.
+    If killed: the hosts go on with a direct transfer; whoever comes next finds it running or complete.
+    """
+
+    def do(self, migration: Migration) -> None:
+        host = destination(migration)
+        for disk in migration.disks:
+            self._make_volume(migration, host, disk)
+        if not migration.same_host and not all(disk.copied_at for disk in migration.disks):
+            self._copy(migration, host)
+        self._end_carriers(migration)
+
+        def arrived(tx: Transaction) -> None:
+            row = tx.migrations.get(migration.id)
+            tx.migrations.advance(row, MigrationStatus.MIGRATING, to=MigrationStatus.POST_MIGRATING)
+
+        self.world.work.record(arrived)
+
+    def _make_volume(self, migration: Migration, host: Host, disk: MovedDisk) -> None:
+        hypervisor = self.gate.host(host)
+        spec = VolumeSpec(
+            name=disk.dest_volume or "",
+            capacity=disk.source_capacity,
+            format=disk.dest_format or "",
+            backing_path=disk.source_path if migration.same_host else None,
+            backing_format=disk.source_format if migration.same_host else None,
+        )
+        self.ensure(
+            lambda: hypervisor.volume(host.pool, spec.name) is not None,
+            lambda: hypervisor.create_volume(host.pool, spec),
+            f"volume {spec.name} on {host.name}",
+        )
+
+    def _copy(self, migration: Migration, host: Host) -> None:
+        way = self.world.settings.transfer
+        if way != "stream" and host.peer_uri:
+            try:
+                DirectTransfer(self, migration, host).run()
+            except PathBlocked as error:
+                if way == "direct":
+                    raise
+                self.tell(f"{error}; the disks go through the worker instead")
+                self._end_carriers(migration)
+            else:
+                return
+        StreamTransfer(self, migration, host).run()
+
+    def _end_carriers(self, migration: Migration) -> None:
+        """Nothing of a transfer runs on either host after this. The source's end goes first: it ends the job."""
+        if migration.same_host:
+            return
+        end_carrier(self, migration, migration.source_host)
+        end_carrier(self, migration, destination(migration))
+
+    def undo(self, migration: Migration) -> None:
+        host = migration.dest_host
+        if host is None or not migration.disks:
+            return
+        if not migration.same_host:
+            end_carrier(self, migration, migration.source_host)
+        try:
+            if not migration.same_host:
+                end_carrier(self, migration, host)
+            for disk in migration.disks:
+                self._delete_volume(host, disk)
+        except HostAway as error:
+            if migration.same_host:
+                raise
+            for disk in migration.disks:
+                self.owe(migration, host, "disk", disk.dest_volume or "", str(error))
+            self.owe(migration, host, "domain", migration.instance_id, str(error))
+
+    def _delete_volume(self, host: Host, disk: MovedDisk) -> None:
+        hypervisor, name = self.gate.host(host), disk.dest_volume or ""
+        if hypervisor.volume(host.pool, name) is not None:
+            self.forget(lambda: hypervisor.delete_volume(host.pool, name))

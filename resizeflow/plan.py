@@ -1,0 +1,113 @@
+"""What a resize would do, before anybody decides: host and reasons, bytes, steps, checks, downtime."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from resizeflow import rules
+from resizeflow.flows import TASKS
+from resizeflow.persistence.models import Disk, Flavor, Host, Instance
+from resizeflow.scheduler import Selection
+
+
+@dataclass(frozen=True)
+class PlannedDisk:
+    """A disk of the machine and what would happen to it; sizes in bytes."""
+
+    device: str
+    role: str
+    allocation: int
+    capacity: int
+    new_capacity: int
+    way: str
+    """`overlay` (same host), `host to host` or `through the worker`."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A dry run's answer. `steps` and `checks` are sentences in order; `downtime` what the outage consists of."""
+
+    instance: str
+    kind: str
+    old_flavor: Flavor
+    new_flavor: Flavor
+    source: Host
+    destination: str
+    verdicts: dict[str, str]
+    disks: Sequence[PlannedDisk]
+    bytes_to_move: int
+    checks: Sequence[str]
+    steps: Sequence[tuple[str, str]]
+    downtime: Sequence[str]
+
+
+CHECKS = (
+    "rules: state, lock, flavor, disks not smaller, nothing that cannot move",
+    "quota: what the new flavor needs more is free",
+    "host: room by the allocation ratios, enabled, answers",
+    "destination: machine type, guest type, bridges, pool with room for the bytes, no clash of names",
+)
+
+
+def steps_of(flow: str) -> list[tuple[str, str]]:
+    """The tasks of a flow and the first sentence of what each says of itself."""
+    return [(task.__name__, (inspect.getdoc(task) or "").splitlines()[0]) for task in TASKS[flow]]
+
+
+def make(
+    instance: Instance,
+    new: Flavor,
+    selection: Selection,
+    disks: Sequence[Disk],
+    allocations: dict[str, int],
+    *,
+    running: bool,
+    way: str,
+    shutdown_timeout: float,
+    bandwidth: int,
+) -> Plan:
+    """Puts a plan together from what was looked up."""
+    same = selection.host.id == instance.host_id
+    planned = [
+        PlannedDisk(
+            disk.device,
+            disk.role,
+            allocations.get(disk.path, disk.capacity),
+            disk.capacity,
+            _new_capacity(instance.flavor, new, disk, disks),
+            "overlay" if same else way,
+        )
+        for disk in disks
+    ]
+    bytes_to_move = 0 if same else sum(disk.allocation for disk in planned)
+    return Plan(
+        instance=instance.name,
+        kind="migration" if new.id == instance.flavor_id else "resize",
+        old_flavor=instance.flavor,
+        new_flavor=new,
+        source=instance.host,
+        destination=selection.host.name,
+        verdicts=selection.verdicts,
+        disks=planned,
+        bytes_to_move=bytes_to_move,
+        checks=CHECKS,
+        steps=steps_of("resize_v1"),
+        downtime=_downtime(running, same, bytes_to_move, shutdown_timeout, bandwidth),
+    )
+
+
+def _new_capacity(old: Flavor, new: Flavor, disk: Disk, disks: Sequence[Disk]) -> int:
+    first = next((other.device for other in disks if other.role == "ephemeral"), None)
+    return rules.new_capacity(old, new, disk.role, first_ephemeral=disk.device == first, actual=disk.capacity)
+
+
+def _downtime(running: bool, same: bool, bytes_to_move: int, shutdown_timeout: float, bandwidth: int) -> list[str]:
+    if not running:
+        return ["none: the machine is off and stays off"]
+    copy = "no copy: the disks stay where they are"
+    if not same:
+        limit = f" at no more than {bandwidth >> 20} MiB/s per disk" if bandwidth else ""
+        copy = f"the copy of {bytes_to_move >> 20} MiB{limit}"
+    return [f"a clean shutdown, at most {shutdown_timeout:g} s", copy, "a boot on the destination"]

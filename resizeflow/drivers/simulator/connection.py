@@ -1,0 +1,122 @@
+"""The way to a simulated host: the same promises as a real connection, without a process of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+from queue import Empty, SimpleQueue
+from threading import Event, Lock, Thread
+from typing import Any
+
+from resizeflow.drivers.hypervisor import DriverError, Effect, Unknown, Unreachable, effect_of
+from resizeflow.drivers.simulator.host import SimulatedHost, address
+from resizeflow.drivers.simulator.session import HostSession
+from resizeflow.drivers.simulator.store import Store
+
+
+class SimulatedConnection:
+    """A `HostConnection` to `sim:///FILE?host=NAME`. Threads may share it."""
+
+    def __init__(self, uri: str) -> None:
+        self._path, self._name = address(uri)
+        self._store: Store | None = None
+        self._turn = Lock()
+
+    def open(self, timeout: float) -> None:  # noqa: ARG002 - a file answers at once
+        """Connects if it is not connected."""
+        with self._turn:
+            if not self._path.is_file():
+                raise Unreachable(f"there is no world in {self._path}")
+            store = self._store or Store(self._path)
+            try:
+                HostSession(store, self._name).check_up()
+            except DriverError as error:
+                store.close()
+                self._store = None
+                raise Unreachable(f"cannot connect: {error}") from error
+            self._store = store
+
+    def call(
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        *,
+        timeout: float,  # noqa: ARG002 - a file answers at once
+        not_after: float | None = None,
+    ) -> Any:
+        """Calls a LOOK or ACT method. After `Unknown` or `Unreachable` the connection is lost."""
+        if effect_of(method) is Effect.WATCH:
+            raise ValueError(f"{method} is to be watched, not called.")
+        with self._turn:
+            if self._store is None:
+                raise Unreachable(f"{self._name}: not connected")
+            try:
+                return _perform(HostSession(self._store, self._name, not_after=not_after), method, args)
+            except (Unknown, Unreachable):
+                self._lose()
+                raise
+
+    def watch(self, method: str, args: tuple[Any, ...], *, not_after: float | None = None) -> SimulatedWatch:
+        """Starts a WATCH method on a connection of its own."""
+        if effect_of(method) is not Effect.WATCH:
+            raise ValueError(f"{method} is to be called, not watched.")
+        return SimulatedWatch(Store(self._path), self._name, method, args, not_after)
+
+    def close(self) -> None:
+        """Ends the caller's side."""
+        with self._turn:
+            self._lose()
+
+    def _lose(self) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+
+class SimulatedWatch:
+    """A started WATCH method, in a thread that ends with its process."""
+
+    def __init__(self, store: Store, name: str, method: str, args: tuple[Any, ...], not_after: float | None) -> None:
+        self._news: SimpleQueue[Any] = SimpleQueue()
+        self._stopped = Event()
+        self._error: DriverError | None = None
+        session = HostSession(store, name, emit=self._news.put, not_after=not_after, stopped=self._stopped)
+        self._thread = Thread(target=self._run, args=(session, method, args), daemon=True)
+        self._thread.start()
+
+    def news(self, timeout: float) -> tuple[Any, ...]:
+        """What it has emitted since the last call."""
+        found = []
+        try:
+            found.append(self._news.get(timeout=timeout))
+            while True:
+                found.append(self._news.get_nowait())
+        except Empty:
+            return tuple(found)
+
+    def ended(self) -> bool:
+        """True when the call has returned."""
+        return not self._thread.is_alive()
+
+    def error(self) -> DriverError | None:
+        """Why it failed, once it has ended."""
+        return self._error
+
+    def stop(self) -> None:
+        """Ends the caller's side."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self, session: HostSession, method: str, args: tuple[Any, ...]) -> None:
+        try:
+            _perform(session, method, args)
+        except DriverError as error:
+            self._error = error
+        finally:
+            session.store.close()
+
+
+def _perform(session: HostSession, method: str, args: tuple[Any, ...]) -> Any:
+    try:
+        return getattr(SimulatedHost(session), method)(*args)
+    except sqlite3.Error as error:
+        raise Unknown(f"{session.name}: {error}") from error

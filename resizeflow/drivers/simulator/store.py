@@ -1,0 +1,115 @@
+"""The file that holds a simulated world, shared by all processes that act on it."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SCHEMA = """
+CREATE TABLE settings (name TEXT PRIMARY KEY, value REAL NOT NULL);
+CREATE TABLE storages (
+    name TEXT PRIMARY KEY, pool TEXT NOT NULL, path TEXT NOT NULL, capacity INTEGER NOT NULL,
+    other_bytes INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE hosts (
+    name TEXT PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, vcpus INTEGER NOT NULL, memory_mb INTEGER NOT NULL,
+    machines TEXT NOT NULL, domain_types TEXT NOT NULL, bridges TEXT NOT NULL,
+    storage TEXT NOT NULL REFERENCES storages, up INTEGER NOT NULL DEFAULT 1,
+    booting INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE volumes (
+    storage TEXT NOT NULL REFERENCES storages, name TEXT NOT NULL, capacity INTEGER NOT NULL,
+    allocation INTEGER NOT NULL, format TEXT NOT NULL, backing TEXT, backing_format TEXT, content TEXT,
+    PRIMARY KEY (storage, name));
+CREATE TABLE domains (
+    host TEXT NOT NULL REFERENCES hosts, uuid TEXT NOT NULL, name TEXT NOT NULL, inactive_xml TEXT,
+    live_xml TEXT, state TEXT NOT NULL, autostart INTEGER NOT NULL DEFAULT 0,
+    incoming INTEGER NOT NULL DEFAULT 0, snapshots INTEGER NOT NULL DEFAULT 0,
+    managed_save INTEGER NOT NULL DEFAULT 0, off_at REAL,
+    PRIMARY KEY (host, uuid), UNIQUE (host, name));
+CREATE TABLE deaf_guests (uuid TEXT PRIMARY KEY);
+CREATE TABLE transfers (
+    host TEXT NOT NULL, uuid TEXT NOT NULL, peer TEXT NOT NULL, started REAL NOT NULL, seconds REAL NOT NULL,
+    bytes INTEGER NOT NULL, PRIMARY KEY (host, uuid));
+CREATE TABLE merges (
+    host TEXT NOT NULL, uuid TEXT NOT NULL, device TEXT NOT NULL, started REAL NOT NULL,
+    seconds REAL NOT NULL, bytes INTEGER NOT NULL, PRIMARY KEY (host, uuid, device));
+CREATE TABLE faults (
+    id INTEGER PRIMARY KEY, host TEXT NOT NULL, method TEXT NOT NULL, message TEXT NOT NULL,
+    times INTEGER NOT NULL, after_effect INTEGER NOT NULL);
+CREATE TABLE effects (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, host TEXT NOT NULL, method TEXT NOT NULL,
+    subject TEXT NOT NULL, digest TEXT NOT NULL, migration TEXT, epoch INTEGER);
+"""
+
+DEFAULTS = {"transfer_seconds": 0.03, "merge_seconds": 0.02, "shutdown_seconds": 0.01}
+
+_EVENTFUL = """SELECT EXISTS (SELECT 1 FROM faults) OR EXISTS (SELECT 1 FROM transfers)
+    OR EXISTS (SELECT 1 FROM domains WHERE off_at IS NOT NULL)"""
+
+
+def boottime() -> float:
+    """The clock by which simulated jobs progress: the same for all processes of this machine."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Store:
+    """One connection to the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._db: sqlite3.Connection | None = None
+
+    def create(self) -> None:
+        """Makes a new, empty world."""
+        self._connect("rwc").executescript(f"PRAGMA journal_mode=WAL; {SCHEMA}")
+        with self.transaction() as db:
+            db.executemany("INSERT INTO settings VALUES (?, ?)", DEFAULTS.items())
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One writer at a time; everything or nothing."""
+        with self._within("BEGIN IMMEDIATE") as db:
+            yield db
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A view that does not change, beside a writer."""
+        with self._within("BEGIN") as db:
+            yield db
+
+    def eventful(self) -> bool:
+        """Whether there is anything that happens by itself: a job, a shutdown, a fault that waits."""
+        with self.reading() as db:
+            return bool(db.execute(_EVENTFUL).fetchone()[0])
+
+    def close(self) -> None:
+        """Lets the file go."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    @contextmanager
+    def _within(self, begin: str) -> Iterator[sqlite3.Connection]:
+        db = self._connect("rw") if self._db is None else self._db
+        db.execute(begin)
+        try:
+            yield db
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        self._db = sqlite3.connect(
+            f"{self.path.resolve().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=60,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        self._db.row_factory = sqlite3.Row
+        # Workers are killed, this machine is not: what the kernel has taken is safe.
+        self._db.execute("PRAGMA synchronous=OFF")
+        return self._db

@@ -6,6 +6,7 @@ CLOCK_BOOTTIME, which goes on while the machine sleeps.
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime
 
@@ -24,3 +25,7 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         """Waits."""
         time.sleep(seconds)
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Waits for an event, at most so long; whether it has happened."""
+        return event.wait(seconds)

@@ -194,7 +194,7 @@ class Gate(Looks):
 
     def pause(self, seconds: float) -> None:
         """Waits within a task, then checks: a waiting task can be stopped and turned back."""
-        self._stop.wait(seconds)
+        self.clock.wait(self._stop, seconds)
         self.check()
 
     def act(self, host: Host, method: str, args: tuple[Any, ...]) -> Any:

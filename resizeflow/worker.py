@@ -9,6 +9,7 @@ import secrets
 import socket
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from taskflow import engines, states
 
@@ -44,9 +45,12 @@ class Worker:
         *,
         connections: Connections | None = None,
         clock: Clock | None = None,
+        announced: bool = True,
     ) -> None:
+        """`announced`: others may leave jobs to it. One that runs a single job in the foreground is not."""
         self.database = database
         self.settings = settings
+        self.announced = announced
         self.connections = connections or Connections()
         self.clock = clock or Clock()
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
@@ -173,8 +177,7 @@ class Worker:
         engine.compile()
         engine.prepare()
         if job.direction is Direction.BACK:
-            for atom in detail:
-                engine.storage.set_atom_intention(atom.name, states.REVERT)
+            _turn(engine.storage, [task.__name__ for task in flows.TASKS[job.flow]])
         try:
             engine.run()
         except Exception as error:
@@ -215,13 +218,23 @@ class Worker:
         while True:
             try:
                 with self.database.write() as tx:
-                    tx.jobs.worker_seen(self.name, self.settings.lease_seconds)
+                    if self.announced:
+                        tx.jobs.worker_seen(self.name, self.settings.lease_seconds)
                     for lease in list(self._leases.values()):
                         tx.jobs.renew(lease, self.settings.lease_seconds)
             except AWAY as error:
                 LOG.warning("Leases could not be renewed: %s", str(error).splitlines()[0])
             if self._closing.wait(every):
                 return
+
+
+def _turn(storage: Any, tasks: list[str]) -> None:
+    """Makes an engine go back from wherever its flow is. The first task is the frame that submit has set up: it is
+    undone even if the flow never began, where TaskFlow would find nothing to undo."""
+    if storage.get_atom_state(tasks[0]) == states.PENDING:
+        storage.set_atom_state(tasks[0], states.RUNNING)
+    for task in tasks:
+        storage.set_atom_intention(task, states.REVERT)
 
 
 def _kind(handover: Handover) -> str:

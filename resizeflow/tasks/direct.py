@@ -18,6 +18,7 @@ from resizeflow.tasks.carrier import carrier_xml, copied, end_carrier, progress
 BEGINNINGS = 4
 """How often a transfer that ended early is begun in one run of the task."""
 POLL = 1.0
+ADOPT_LOOKS = 3
 SETTLE = 15.0
 """Seconds that the hosts may look half-way (job ended, other side not yet) before that counts as a failure."""
 
@@ -64,8 +65,7 @@ class DirectTransfer:
                 self._watch.stop()
 
     def _run(self) -> None:
-        if self._ends().under_way:
-            self.task.tell("the transfer is running already: it is taken over")
+        self._adopt()
         while True:
             ends = self._ends()
             if ends.complete:
@@ -78,6 +78,17 @@ class DirectTransfer:
                 self.gate.watching("transfer", POLL / 4)
             elif self._watch is None or not self._settling():
                 self._begin(ends)
+
+    def _adopt(self) -> None:
+        """A carrier of an earlier run may be about to send: for a moment neither host shows the job."""
+        for _ in range(ADOPT_LOOKS):
+            ends = self._ends()
+            if ends.source is None or ends.complete:
+                return
+            if ends.under_way:
+                self.task.tell("the transfer is running already: it is taken over")
+                return
+            self.gate.watching("adopt", POLL)
 
     def _ends(self) -> Ends:
         uuid = self.migration.instance_id

@@ -1,0 +1,165 @@
+"""A small cloud on the simulator: two hosts, one machine, a state database; and runs that may be killed in a child."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from resizeflow import config, failpoints
+from resizeflow.clock import Clock
+from resizeflow.drivers.simulator.world import SimulatedWorld
+from resizeflow.gate import Connections
+from resizeflow.inventory import Inventory
+from resizeflow.persistence import schema
+from resizeflow.persistence.database import Database
+from resizeflow.persistence.models import Base, Job, Migration
+from resizeflow.service import Service, Submitted
+from resizeflow.states import JobState
+from resizeflow.worker import Worker
+
+HISTORY = frozenset({
+    "events", "jobs", "migrations", "migration_disks", "logbooks", "flow_details", "atom_details", "workers",
+    "stream_segments", "alembic_version",
+})
+"""Tables that tell what happened; all others tell what is, and are as before after a rollback."""
+KILLED = -9
+
+
+class FastClock(Clock):
+    """The real clock, with waits of a thirtieth: what is simulated takes milliseconds."""
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        return super().wait(event, seconds / 30)
+
+
+class Cloud:
+    """Everything a test needs, in one folder; opened anew in each child process."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder = folder
+        options = {"host_patience": "0", "lease_seconds": "600", **settings}
+        conf = folder / "resizeflow.conf"
+        top = "".join(f"{key} = {options.pop(key)}\n" for key in ("transfer", "shutdown_timeout") if key in options)
+        conf.write_text(
+            f"[DEFAULT]\n{top}[database]\nconnection = sqlite:///{folder / 'state.sqlite'}\n[worker]\n"
+            + "".join(f"{key} = {value}\n" for key, value in options.items())
+        )
+        self.settings = config.load(str(conf))
+        self.world = SimulatedWorld(folder / "world.sqlite")
+        self.uuid = ""
+
+    def build(self, *, running: bool = True, disks: tuple[str, ...] = ("vda",), disk_format: str = "qcow2") -> Cloud:
+        """Two hosts, the adopted machine `web` on h1, and a larger flavor `big`."""
+        self.world.create()
+        for host in ("h1", "h2"):
+            self.world.add_host(host, vcpus=8, memory_mb=16384, pool_gb=100)
+        self.uuid = self.world.create_guest(
+            "h1", "web", 1, 512, dict.fromkeys(disks, 1), running=running, disk_format=disk_format
+        )
+        schema.require_current(self.database)
+        for host in ("h1", "h2"):
+            uri = self.world.uri(host)
+            self.inventory.add_host(host, uri, peer_uri=uri, data_uri="tcp://198.51.100.12")
+        self.inventory.adopt("h1", "web")
+        self.inventory.create_flavor("big", vcpus=2, memory_mb=1024, root_gb=2, ephemeral_gb=len(disks) - 1)
+        return self
+
+    @property
+    def database(self) -> Database:
+        return Database(self.settings.connection)
+
+    @property
+    def service(self) -> Service:
+        return Service(self.database, self.settings, connections=Connections())
+
+    @property
+    def inventory(self) -> Inventory:
+        return Inventory(self.database, self.settings, connections=Connections())
+
+    # --- running -----------------------------------------------------------------------------------------
+
+    def run(self, job: Submitted, *, tries: int = 1) -> JobState:
+        """Takes a job up, at most `tries` times, without waiting for its not-before; its state then."""
+        with Worker(self.database, self.settings, clock=FastClock()) as worker:
+            for _ in range(tries):
+                self.expire(job)
+                worker.take_and_run(job.job_id)
+                if self.job(job).state is JobState.DONE:
+                    break
+        return self.job(job).state
+
+    def run_in_child(self, job: Submitted, point: str | None = None, action: str = "kill", log: Path | None = None) -> int:
+        """Runs a job once in a forked child, with a failpoint armed; its exit status, KILLED if it was killed."""
+        return in_child(lambda: self.run(job), point, action, log)
+
+    def expire(self, job: Submitted) -> None:
+        """As if the time of the lease, and of a wait, had passed."""
+        with self.database.write() as tx:
+            tx.session.execute(sa.update(Job).where(Job.id == job.job_id).values(lease_until=0.0, not_before=0.0))
+
+    # --- looking -----------------------------------------------------------------------------------------
+
+    def job(self, job: Submitted) -> Job:
+        with self.database.read() as tx:
+            return tx.jobs.get(job.job_id)
+
+    def migration(self, job: Submitted) -> Migration:
+        with self.database.read() as tx:
+            return tx.migrations.get(job.migration_id)
+
+    def story(self, job: Submitted) -> str:
+        """The event log, for the message of a failed assertion."""
+        with self.database.read() as tx:
+            return "\n".join(f"{e.seq} {e.epoch} {e.kind} {e.task} {e.text}" for e in tx.events.of(job.migration_id))
+
+    def state(self, job: Submitted | None = None) -> dict[str, Any]:
+        """The world and the tables that tell what is, without ids that differ from run to run."""
+        return normal({"world": self.world.snapshot(contents=False), "tables": self.tables()}, job)
+
+    def tables(self) -> dict[str, list[tuple[Any, ...]]]:
+        tables: dict[str, list[tuple[Any, ...]]] = {}
+        with self.database.read() as tx:
+            for table in Base.metadata.sorted_tables:
+                if table.name in HISTORY:
+                    continue
+                columns = [c for c in table.columns if c.name not in {"id", "created_at", "launched_at"}]
+                rows = tx.session.execute(sa.select(*columns)).all()
+                tables[table.name] = sorted((tuple(row) for row in rows), key=repr)
+        return tables
+
+
+def normal(state: Any, job: Submitted | None) -> Any:
+    """A state with the migration's id and lease epochs replaced by words."""
+    if isinstance(state, dict):
+        return {normal(key, job): normal(value, job) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [normal(value, job) for value in state]
+    if isinstance(state, str):
+        if job is not None:
+            state = state.replace(job.migration_id, "MIGRATION")
+        return re.sub(r'epoch="\d+"', 'epoch="N"', state)
+    return state
+
+
+def in_child(work: Callable[[], object], point: str | None, action: str, log: Path | None = None) -> int:
+    """Runs `work` in a fork of this warm process: a case costs a fraction of an interpreter's start."""
+    pid = os.fork()
+    if pid == 0:
+        failpoints._armed, failpoints._action = point or "", action
+        failpoints._log = str(log) if log else None
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -44,6 +44,10 @@ class Exists(Refused):
     """What the call would create exists already."""
 
 
+class Differs(DriverError):
+    """What a stream copy sent does not read back the same: its journal is worth nothing, copy anew."""
+
+
 class Unknown(DriverError):
     """No answer (deadline passed, connection lost): the effect may have happened. Look before anything else."""
 

@@ -10,6 +10,7 @@ import pytest
 
 from resizeflow.drivers.definition import Mark, difference, marked, read, restored, retired
 from resizeflow.drivers.hypervisor import (
+    DriverError,
     Exists,
     HostFacts,
     Missing,
@@ -363,7 +364,7 @@ def test_a_transfer_into_another_size_is_refused(fleet: Fleet) -> None:
     fleet.here.ask("start_carrier", carrier_xml(xml, here))
     watch = fleet.transfer(machine, carrier_xml(xml, there))
     until(watch.ended)
-    assert isinstance(watch.error(), Refused)
+    assert isinstance(watch.error(), DriverError)
     assert fleet.here.known(machine).state is PowerState.PAUSED
     assert not fleet.here.known(machine).job_running
     until(lambda: fleet.there.domain(machine) is None)

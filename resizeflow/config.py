@@ -6,6 +6,7 @@ A setting is here because an operator needs it; each is described in docs/config
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,6 +143,6 @@ def load(given: str | None = None) -> Settings:
             max_attempts=conf.worker.max_attempts,
             quota={option.name: conf.quota[option.name] for option in QUOTA},
         )
-    except (cfg.Error, ValueError) as error:
-        what = " ".join(str(error).split())
+    except (cfg.Error, ValueError, OSError) as error:
+        what = re.sub(r" from LocationInfo\(.*detail='[^']*'\)", "", " ".join(str(error).split()))
         raise UsageError(f"The configuration {path} cannot be used: {what}") from None

@@ -75,7 +75,9 @@ class Inventory:
             hypervisor = self.looks.host(host, patience=0)
             return hypervisor.facts(), hypervisor.pool(host.pool)
         except HostAway as error:
-            raise RuleError(f"The {error}. Check the URI {host.uri} and that libvirtd runs there.") from None
+            raise RuleError(
+                f"The {str(error).rstrip('.')}. Check the URI {host.uri} and that libvirtd runs there."
+            ) from None
         except DriverError as error:
             raise RuleError(f"Host {host.name} cannot be used: {error}") from None
 

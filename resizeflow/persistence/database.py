@@ -43,9 +43,9 @@ class Database:
                 with self.engine.connect():
                     pass
         except (*AWAY, sa.exc.ArgumentError, ImportError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0].rstrip(".")
             raise UsageError(
-                f"The database {parsed.render_as_string(hide_password=True)} cannot be opened: {reason} "
+                f"The database {parsed.render_as_string(hide_password=True)} cannot be opened: {reason}. "
                 "Check [database] connection in the configuration."
             ) from None
 

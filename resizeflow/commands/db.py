@@ -1,0 +1,26 @@
+"""`resizeflow db`: the state database."""
+
+from __future__ import annotations
+
+import argparse
+
+from resizeflow.commands.base import Command
+
+
+class DbUpgrade(Command):
+    """Bring the state database to this program's version.
+
+    A new database is made ready by the first command that uses it. After an upgrade of
+    resizeflow, stop the workers, run this once, and start them again.
+    """
+
+    example = "resizeflow db upgrade"
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:  # noqa: ARG002
+        from resizeflow.persistence import schema  # noqa: PLC0415 - Alembic is not needed for help
+
+        before, after = schema.upgrade(self.backend.unchecked_database)
+        if before == after:
+            self.app.stdout.write(f"The database is at version {after} already.\n")
+        else:
+            self.app.stdout.write(f"The database is upgraded from version {before or 'none'} to {after}.\n")

@@ -1,0 +1,254 @@
+"""`resizeflow migration`: what was and is being done, and putting a stuck one right."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from resizeflow.commands.base import Command, Lines, Lister, Maybe, Moment, ShortId, ShowOne, one, table
+from resizeflow.commands.moving import Acting
+from resizeflow.errors import ResizeflowError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from resizeflow.persistence.models import Event, Job, Migration
+    from resizeflow.persistence.transaction import Transaction
+
+COLUMNS = ("id", "instance", "kind", "status", "source", "destination", "old_flavor", "new_flavor", "job", "created_at")
+LOG_COLUMNS = ("seq", "time", "epoch", "worker", "task", "kind", "text")
+ID = "its id, or the beginning of it"
+
+
+def row_of(tx: Transaction, migration: Migration) -> dict[str, Any]:
+    """A migration as it is listed."""
+    job = tx.jobs.unfinished(migration.id)
+    return {
+        "id": ShortId(migration.id),
+        "instance": migration.instance_name,
+        "kind": migration.kind,
+        "status": str(migration.status),
+        "source": migration.source_host.name,
+        "destination": Maybe(migration.dest_host.name if migration.dest_host else None),
+        "old_flavor": migration.old_flavor.name,
+        "new_flavor": migration.new_flavor.name,
+        "job": Maybe(f"{job.flow} {job.state}" if job else None),
+        "created_at": Moment(migration.created_at),
+    }
+
+
+def details_of(tx: Transaction, migration: Migration) -> dict[str, Any]:
+    """All of it, with its latest job and what is left of it on hosts."""
+    jobs = tx.jobs.of_migration(migration.id)
+    row = row_of(tx, migration)
+    del row["job"]
+    return {
+        **row,
+        "id": migration.id,
+        **_job_of(tx, jobs[-1] if jobs else None),
+        "bytes_done": migration.bytes_done,
+        "bytes_total": migration.bytes_total,
+        "error": Maybe(migration.error),
+        "powered_off_at": Moment(migration.powered_off_at),
+        "resumed_at": Moment(migration.resumed_at),
+        "downtime_seconds": Maybe(_downtime(migration)),
+        "finished_at": Moment(migration.finished_at),
+        "closed_at": Moment(migration.closed_at),
+        "source_off_at": Moment(migration.source_off_at),
+        "hosts": Lines(migration.verdicts),
+        "disks": Lines(
+            [
+                {
+                    "device": disk.device,
+                    "from": disk.source_path,
+                    "to": disk.dest_path,
+                    "copied": disk.copied_at is not None,
+                }
+                for disk in migration.disks
+            ]
+        ),
+        "debts": Lines(
+            [
+                {"kind": debt.kind, "object": debt.object, "host": tx.hosts.get(debt.host_id).name}
+                for debt in tx.debts.open()
+                if debt.migration_id == migration.id
+            ]
+        ),
+    }
+
+
+def _job_of(tx: Transaction, job: Job | None) -> dict[str, Any]:
+    if job is None:
+        return {}
+    owner = job.owner if job.state == "running" else None
+    return {
+        "job_id": job.id,
+        "flow": job.flow,
+        "job_state": str(job.state),
+        "direction": str(job.direction),
+        "reason": Maybe(job.reason),
+        "pivot_at": Moment(job.pivot_at),
+        "worker": Maybe(owner),
+        "lease_seconds_left": round(tx.jobs.seconds_left(job.id), 1) if owner else 0.0,
+        "epoch": job.epoch,
+        "attempts": job.attempts,
+    }
+
+
+def _downtime(migration: Migration) -> float | None:
+    if not migration.powered_off_at or not migration.resumed_at:
+        return None
+    return round((migration.resumed_at - migration.powered_off_at).total_seconds(), 1)
+
+
+class MigrationList(Lister):
+    """List migrations, the latest first."""
+
+    example = """
+resizeflow migration list --open
+resizeflow migration list --instance web-1 -f json
+"""
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--instance", metavar="I", help="only this machine's")
+        parser.add_argument("--open", action="store_true", help="only those that are not confirmed, reverted or failed")
+        parser.add_argument("--limit", type=int, default=100, metavar="N", help="default: %(default)s")
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        from resizeflow.states import TERMINAL  # noqa: PLC0415 - as everywhere here: not needed for help
+
+        with self.backend.database.read() as tx:
+            instance = tx.instances.get(parsed_args.instance).id if parsed_args.instance else None
+            found = tx.migrations.list(instance, parsed_args.limit)
+            if parsed_args.open:
+                found = [row for row in found if row.status not in TERMINAL]
+            return table([row_of(tx, row) for row in found], COLUMNS)
+
+
+class MigrationShow(ShowOne):
+    """Show a migration: how far it is, who works on it, what it waits for."""
+
+    example = "resizeflow migration show 1a2b3c4d -f json"
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("migration", help=ID)
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+        with self.backend.database.read() as tx:
+            return one(details_of(tx, tx.migrations.get(parsed_args.migration)))
+
+
+class MigrationWatch(Command):
+    """Follow a migration's job until it ends.
+
+    Ends with the exit code of the job's end. Ctrl-C only ends the watching (exit code 5).
+    """
+
+    example = "resizeflow migration watch 1a2b3c4d"
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("migration", help=ID)
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        from resizeflow.commands.follow import watch  # noqa: PLC0415 - TaskFlow and rich are not needed for help
+
+        with self.backend.database.read() as tx:
+            jobs = tx.jobs.of_migration(tx.migrations.get(parsed_args.migration).id)
+        self.app.stdout.write(f"{watch(self.backend, jobs[-1].id)}\n")
+
+
+class LogBroken(ResizeflowError):
+    """The event log is not what was written."""
+
+    exit_code = 3
+
+
+class MigrationHistory(Lister):
+    """Show what happened to a migration, line by line.
+
+    Each line carries a hash of all lines before it. The command says whether the chain verifies;
+    if it does not, somebody changed the log, and the exit code is 3.
+    """
+
+    example = """
+resizeflow migration history 1a2b3c4d
+resizeflow migration history 1a2b3c4d -f json     (with all data, for auditors)
+"""
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("migration", help=ID)
+        parser.add_argument("--last", type=int, default=0, metavar="N", help="show only the last N lines")
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        super().run(parsed_args)
+        from resizeflow.persistence.events import broken_link  # noqa: PLC0415 - not needed for help
+
+        if (seq := broken_link(self._events)) is not None:
+            raise LogBroken(f"The log was changed: line {seq} does not fit the line before it.")
+        if parsed_args.formatter == "table":
+            self.app.stdout.write(f"{len(self._events)} lines; the chain of hashes verifies.\n")
+        return 0
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        with self.backend.database.read() as tx:
+            self._events: Sequence[Event] = tx.events.of(tx.migrations.get(parsed_args.migration).id)
+        rows = [
+            {
+                "seq": event.seq,
+                "time": Moment(event.at),
+                "epoch": event.epoch,
+                "worker": Maybe(event.worker),
+                "task": Maybe(event.task),
+                "kind": event.kind,
+                "text": event.text,
+                "data": event.data,
+                "chain": event.chain,
+            }
+            for event in self._events[-max(parsed_args.last, 0) :]
+        ]
+        every = (*LOG_COLUMNS, "data", "chain")
+        wanted = {name.lower() for name in parsed_args.columns}
+        whole = parsed_args.formatter != "table" or wanted & {"data", "chain"}
+        return table(rows, every if whole else LOG_COLUMNS)
+
+
+class MigrationResume(Acting):
+    """Take a stopped, waiting or failing job up again, from where it is.
+
+    Also for one that needs attention, once you have put right what it says. If no worker is up, the
+    command carries it out itself. A job that another worker still holds is waited for.
+    """
+
+    example = "resizeflow migration resume 1a2b3c4d"
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("migration", help=ID)
+        super().arguments(parser)
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        self.see_through(self.backend.service.resume(parsed_args.migration), parsed_args)
+
+
+class MigrationRollback(Acting):
+    """Undo a resize that is under way.
+
+    Everything it did is undone, in reverse order: the machine runs on its source as before. Refused
+    once the machine has run on its destination; then let it finish, and revert it. Exit code 0 means
+    that it is rolled back.
+    """
+
+    example = "resizeflow migration rollback 1a2b3c4d"
+    rollback_wanted = True
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("migration", help=ID)
+        super().arguments(parser)
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        self.see_through(self.backend.service.rollback(parsed_args.migration), parsed_args)
+
+
+class MigrationCancel(MigrationRollback):
+    """Another word for `migration rollback`."""
+
+    example = "resizeflow migration cancel 1a2b3c4d"

@@ -1,0 +1,176 @@
+"""`resizeflow resize | migrate | confirm | revert`: moving a machine and deciding about it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from resizeflow.commands.base import Command
+from resizeflow.errors import ResizeflowError
+
+if TYPE_CHECKING:
+    from resizeflow.service import Submitted
+
+
+class Acting(Command):
+    """A command that submits a job and, unless detached, sees it through."""
+
+    rollback_wanted = False
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--detach", action="store_true", help="leave it to a worker and exit at once")
+        parser.add_argument(
+            "-f",
+            "--format",
+            choices=["table", "json"],
+            default="table",
+            help="json: the result as JSON on standard output, progress on standard error",
+        )
+
+    def see_through(self, submitted: Submitted, parsed_args: argparse.Namespace) -> None:
+        """Detached: says what was accepted. Else follows the job to its end and says how it ended."""
+        as_json = parsed_args.format == "json"
+        if parsed_args.detach:
+            self._accepted(submitted, as_json=as_json)
+            return
+        from resizeflow.commands.follow import carry_out  # noqa: PLC0415 - TaskFlow and rich are not needed for help
+
+        try:
+            _, sentence = carry_out(self.backend, submitted, quiet=as_json, rollback_wanted=self.rollback_wanted)
+        except ResizeflowError as error:
+            if as_json:
+                self._write_json(self._result(submitted) | {"message": str(error), "exit_code": error.exit_code})
+            raise
+        if as_json:
+            self._write_json(self._result(submitted) | {"message": sentence, "exit_code": 0})
+        else:
+            self.app.stdout.write(f"{sentence}\n")
+
+    def _accepted(self, submitted: Submitted, *, as_json: bool) -> None:
+        short = submitted.migration_id[:8]
+        if as_json:
+            self._write_json(self._result(submitted))
+        else:
+            self.app.stdout.write(f"Accepted as migration {short}; `resizeflow migration watch {short}` follows it.\n")
+        with self.backend.database.read() as tx:
+            if not tx.jobs.workers():
+                self.app.stderr.write(
+                    f"No worker is up: `resizeflow worker` carries it out, or `resizeflow migration resume {short}`.\n"
+                )
+
+    def _result(self, submitted: Submitted) -> dict[str, Any]:
+        with self.backend.database.read() as tx:
+            migration, job = tx.migrations.get(submitted.migration_id), tx.jobs.get(submitted.job_id)
+            return {
+                "instance": migration.instance_name,
+                "migration": migration.id,
+                "job": job.id,
+                "flow": job.flow,
+                "status": str(migration.status),
+                "job_state": str(job.state),
+                "source": migration.source_host.name,
+                "destination": migration.dest_host.name if migration.dest_host else None,
+                "error": migration.error,
+            }
+
+    def _write_json(self, data: dict[str, Any]) -> None:
+        self.app.stdout.write(f"{json.dumps(data, indent=2)}\n")
+
+
+class Resize(Acting):
+    """Resize a machine to another flavor.
+
+    The machine is shut down, its disks go to the destination (or stay, if that is its own host), and
+    it starts there with the new size. Then look at it, and confirm or revert: until then the source
+    keeps everything that is needed to go back. If no worker is up, the command carries the resize out
+    itself and shows its progress; Ctrl-C puts it down, and it can be resumed or rolled back.
+    """
+
+    example = """
+resizeflow resize web-1 --flavor m1.large --dry-run
+resizeflow resize web-1 --flavor m1.large
+resizeflow confirm web-1
+"""
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("instance", help="its name or UUID")
+        parser.add_argument("--flavor", required=True, metavar="F", help="the new size")
+        self._moving(parser)
+
+    def _moving(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--host", metavar="H", help="the destination (default: the scheduler's choice)")
+        parser.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
+        super().arguments(parser)
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        flavor = getattr(parsed_args, "flavor", None)
+        if parsed_args.dry_run:
+            self._plan(parsed_args, flavor)
+            return
+        service, host = self.backend.service, parsed_args.host
+        if flavor is None:
+            submitted = service.migrate(parsed_args.instance, host=host)
+        else:
+            submitted = service.resize(parsed_args.instance, flavor, host=host)
+        self.see_through(submitted, parsed_args)
+
+    def _plan(self, parsed_args: argparse.Namespace, flavor: str | None) -> None:
+        from resizeflow.commands import plan_view  # noqa: PLC0415 - rich is not needed for help
+
+        plan = self.backend.service.plan(parsed_args.instance, flavor, host=parsed_args.host)
+        if parsed_args.format == "json":
+            self._write_json(plan_view.as_data(plan))
+        else:
+            plan_view.write(plan, self.app.stdout)
+
+
+class Migrate(Resize):
+    """Move a machine to another host, with the size it has.
+
+    A cold migration: the machine is off while its disks go to the destination. It is confirmed or
+    reverted like a resize.
+    """
+
+    example = """
+resizeflow migrate web-1 --host h2
+resizeflow confirm web-1
+"""
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("instance", help="its name or UUID")
+        self._moving(parser)
+
+
+class Confirm(Acting):
+    """Keep a finished resize.
+
+    The destination is looked at once more; then everything that was kept to go back is removed from
+    the source: its definition, its disks. There is no way back after this.
+    """
+
+    example = "resizeflow confirm web-1"
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("instance", help="its name or UUID")
+        super().arguments(parser)
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        self.see_through(self.backend.service.confirm(parsed_args.instance), parsed_args)
+
+
+class Revert(Acting):
+    """Go back from a finished resize.
+
+    The machine starts again on its source with its old size and its old disks. What it has written
+    since the resize is discarded.
+    """
+
+    example = "resizeflow revert web-1"
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("instance", help="its name or UUID")
+        super().arguments(parser)
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        self.see_through(self.backend.service.revert(parsed_args.instance), parsed_args)

@@ -52,9 +52,7 @@ def _kvm_boots(image: Image) -> bool:
         "-display", "none", "-serial", "stdio", "-kernel", str(image.kernel), "-initrd", str(image.initrd),
         "-append", "console=ttyS0 quiet panic=-1 lab.probe",
     ]  # fmt: skip
-    with subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as probe:
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as probe:
         try:
             return _says(probe, PROBE_ANSWER, time.monotonic() + PROBE_TIMEOUT)
         finally:

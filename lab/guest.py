@@ -152,9 +152,7 @@ class Guest:
                 return reports[-1]
             if time.monotonic() > deadline:
                 seen = ", ".join(f"{report['boots']} on {report['host']}" for report in reports) or "none"
-                raise LabError(
-                    f"guest '{self.name}' did not report boot {boots} within {timeout:.0f} s (seen: {seen})"
-                )
+                raise LabError(f"guest '{self.name}' did not report boot {boots} within {timeout:.0f} s (seen: {seen})")
             time.sleep(0.2)
 
     def last_record(self, host: "Host") -> int:

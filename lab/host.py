@@ -206,9 +206,7 @@ class Host:
         """Give the pool a file system of its own, of a limited size."""
         mounted = self.pool_path.is_mount()
         if not mounted and (self.libvirtd_pid() is not None or any(self.pool_path.iterdir())):
-            raise LabError(
-                f"the pool of {self.name} is there already, without a limit: take the lab down first"
-            )
+            raise LabError(f"the pool of {self.name} is there already, without a limit: take the lab down first")
         options = f"{'remount,' if mounted else ''}size={size}"
         run(["mount", "-t", "tmpfs", "-o", options, "lab-pool", str(self.pool_path)])
 

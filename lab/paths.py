@@ -26,9 +26,7 @@ class LabPaths:
 
     def __post_init__(self) -> None:
         if not _LAB_NAME.fullmatch(self.name) or self.name in _RESERVED:
-            raise LabError(
-                f"'{self.name}' cannot name a lab: use up to 31 lower-case letters, digits and dashes"
-            )
+            raise LabError(f"'{self.name}' cannot name a lab: use up to 31 lower-case letters, digits and dashes")
 
     @property
     def directory(self) -> Path:

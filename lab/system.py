@@ -23,9 +23,7 @@ TIED = ("setpriv", "--pdeathsig", "KILL")
 TIED_FAMILY = (*TIED, "unshare", "--pid", "--fork", "--kill-child=KILL")
 
 
-def run(
-    argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, tie: Sequence[str] = TIED
-) -> str:
+def run(argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, tie: Sequence[str] = TIED) -> str:
     """Run a command to its end and return what it printed; a killed `up` has no children that go on."""
     command = [*tie, *argv]
     environment = {**os.environ, "PATH": _PATH, "LC_ALL": "C.UTF-8"}
@@ -56,9 +54,7 @@ def require_root() -> None:
 
 def require_programs(programs: dict[str, str]) -> None:
     """Check that programs (name → Debian package) are installed."""
-    missing = sorted(
-        {package for name, package in programs.items() if shutil.which(name, path=_PATH) is None}
-    )
+    missing = sorted({package for name, package in programs.items() if shutil.which(name, path=_PATH) is None})
     if missing:
         raise LabError(f"missing Debian packages: apt-get install {' '.join(missing)}")
 

@@ -63,6 +63,7 @@ def _require_movable(host: Host, machine: Definition, volumes: Mapping[str, Volu
                 f"Disk {disk.device} ({disk.path}) is not in pool {host.pool} of host {host.name}, or the host cannot "
                 "see it: move the file into the pool."
             )
+        rules.format_as_defined(machine.name, disk, volumes[disk.path])
     for nic in machine.nics:
         if nic.bridge is None:
             raise RuleError(f"NIC {nic.mac} is not plugged into a bridge by name ({nic.kind}): only bridges can move.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from resizeflow.drivers import definition
-from resizeflow.drivers.hypervisor import DomainFacts, PowerState
+from resizeflow.drivers.definition import Disk
+from resizeflow.drivers.hypervisor import DomainFacts, PowerState, VolumeFacts
 from resizeflow.errors import Conflict, RuleError
 from resizeflow.persistence.models import GIB, Flavor, Instance, Migration
 from resizeflow.states import MigrationStatus, VmState
@@ -68,6 +69,16 @@ def movable(domain: DomainFacts) -> None:
         raise Conflict(f"{domain.name} has a managed save image: start it, or remove the image.")
     if definition.read(domain.inactive_xml).host_devices:
         raise Conflict(f"{domain.name} has a host device, which cannot be moved: detach it.")
+
+
+def format_as_defined(name: str, disk: Disk, volume: VolumeFacts) -> None:
+    """libvirt's pool reads an image's format from its content, which a guest can write into a raw disk: sizes and
+    chains read from such an image would be the guest's invention."""
+    if volume.format != disk.format:
+        raise Conflict(
+            f"{name}'s disk {disk.device} is {disk.format} in its definition, but its file looks like {volume.format}: "
+            "resizeflow does not move a disk whose content pretends to be another format."
+        )
 
 
 def to_decide(instance: Instance, migration: Migration | None, action: str) -> Migration:

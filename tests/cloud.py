@@ -25,12 +25,23 @@ from resizeflow.service import Service, Submitted
 from resizeflow.states import JobState
 from resizeflow.worker import Worker
 
-HISTORY = frozenset({
-    "events", "jobs", "migrations", "migration_disks", "logbooks", "flow_details", "atom_details", "workers",
-    "stream_segments", "alembic_version",
-})
+HISTORY = frozenset(
+    {
+        "events",
+        "jobs",
+        "migrations",
+        "migration_disks",
+        "logbooks",
+        "flow_details",
+        "atom_details",
+        "workers",
+        "stream_segments",
+        "alembic_version",
+    }
+)
 """Tables that tell what happened; all others tell what is, and are as before after a rollback."""
 KILLED = -9
+DEFAULT_SECTION = {"transfer", "shutdown_timeout", "bandwidth"}
 
 
 class FastClock(Clock):
@@ -47,7 +58,7 @@ class Cloud:
         self.folder = folder
         options = {"host_patience": "0", "lease_seconds": "600", **settings}
         conf = folder / "resizeflow.conf"
-        top = "".join(f"{key} = {options.pop(key)}\n" for key in ("transfer", "shutdown_timeout") if key in options)
+        top = "".join(f"{key} = {options.pop(key)}\n" for key in sorted(DEFAULT_SECTION & options.keys()))
         conf.write_text(
             f"[DEFAULT]\n{top}[database]\nconnection = sqlite:///{folder / 'state.sqlite'}\n[worker]\n"
             + "".join(f"{key} = {value}\n" for key, value in options.items())
@@ -55,6 +66,7 @@ class Cloud:
         self.settings = config.load(str(conf))
         self.world = SimulatedWorld(folder / "world.sqlite")
         self.uuid = ""
+        self._database: tuple[int, Database] | None = None
 
     def build(self, *, running: bool = True, disks: tuple[str, ...] = ("vda",), disk_format: str = "qcow2") -> Cloud:
         """Two hosts, the adopted machine `web` on h1, and a larger flavor `big`."""
@@ -74,7 +86,10 @@ class Cloud:
 
     @property
     def database(self) -> Database:
-        return Database(self.settings.connection)
+        """This process's own: a forked child must not share its parent's connections."""
+        if self._database is None or self._database[0] != os.getpid():
+            self._database = (os.getpid(), Database(self.settings.connection))
+        return self._database[1]
 
     @property
     def service(self) -> Service:
@@ -96,7 +111,9 @@ class Cloud:
                     break
         return self.job(job).state
 
-    def run_in_child(self, job: Submitted, point: str | None = None, action: str = "kill", log: Path | None = None) -> int:
+    def run_in_child(
+        self, job: Submitted, point: str | None = None, action: str = "kill", log: Path | None = None
+    ) -> int:
         """Runs a job once in a forked child, with a failpoint armed; its exit status, KILLED if it was killed."""
         return in_child(lambda: self.run(job), point, action, log)
 
@@ -122,7 +139,8 @@ class Cloud:
 
     def state(self, job: Submitted | None = None) -> dict[str, Any]:
         """The world and the tables that tell what is, without ids that differ from run to run."""
-        return normal({"world": self.world.snapshot(contents=False), "tables": self.tables()}, job)
+        state: dict[str, Any] = normal({"world": self.world.snapshot(contents=False), "tables": self.tables()}, job)
+        return state
 
     def tables(self) -> dict[str, list[tuple[Any, ...]]]:
         tables: dict[str, list[tuple[Any, ...]]] = {}

@@ -70,6 +70,7 @@ def _plan_disks(
                 f"{domain.name}'s disk {disk.device} ({disk.path}) is not one that was adopted: remove the instance "
                 "from resizeflow and adopt it again."
             )
+        rules.format_as_defined(domain.name, disk, volume)
         # An overlay is qcow2; a copy keeps the format it had.
         image_format = "qcow2" if migration.same_host else disk.format
         name = volume_name(migration, disk.device, image_format)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from resizeflow.drivers.hypervisor import DriverError, StreamSegment, StreamTarget, Watch
+from resizeflow.drivers.hypervisor import Differs, DriverError, StreamSegment, StreamTarget, Watch
 from resizeflow.persistence.models import Host, Migration, MovedDisk, Segment
 from resizeflow.tasks import machine
 from resizeflow.tasks.base import MoveTask
@@ -50,12 +50,18 @@ class StreamTransfer:
                 return
             if beginning == BEGINNINGS:
                 raise error
+            if isinstance(error, Differs):
+                self._forget_journal(disk)
             self.task.tell(f"{disk.device}: the stream broke and goes on: {error}")
 
     def _journal(self, disk: MovedDisk) -> tuple[StreamSegment, ...]:
         with self.task.world.database.read() as tx:
             rows = tx.session.scalars(sa.select(Segment).where(Segment.disk_id == disk.id).order_by(Segment.offset))
             return tuple(StreamSegment(row.offset, row.length, row.sha256) for row in rows)
+
+    def _forget_journal(self, disk: MovedDisk) -> None:
+        with self.task.world.intent("journal") as tx:
+            tx.session.execute(sa.delete(Segment).where(Segment.disk_id == disk.id))
 
     def _follow(self, disk: MovedDisk, watch: Watch) -> DriverError | None:
         try:

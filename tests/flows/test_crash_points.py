@@ -94,9 +94,18 @@ def points_of(case: Case) -> list[str]:
 def check_log(cloud: Cloud, job: Submitted) -> None:
     with cloud.database.read() as tx:
         assert broken_link(tx.events.of(job.migration_id)) is None
-    epochs = [effect.epoch for effect in cloud.world.effects() if effect.epoch is not None]
-    assert epochs == sorted(epochs) or len(set(epochs)) >= 1
     assert len(cloud.world.running(cloud.uuid)) <= 1
+
+
+def sampled(points: list[str], every: int) -> list[str]:
+    """Every `every`th point: neighbours in the order of the flow are alike."""
+    return points[::every]
+
+
+@pytest.fixture(params=[5, pytest.param(1, marks=pytest.mark.certify)], ids=["sample", "all"])
+def every(request: pytest.FixtureRequest) -> int:
+    """All points take minutes per scenario: they are for `scripts/certify`."""
+    return int(request.param)
 
 
 @pytest.fixture(params=SCENARIOS)
@@ -104,11 +113,11 @@ def case(request: pytest.FixtureRequest, memory_path: Path) -> Iterator[Case]:
     yield Case(request.param, memory_path)
 
 
-def test_killed_anywhere_then_resumed_ends_as_if_never_killed(case: Case) -> None:
+def test_killed_anywhere_then_resumed_ends_as_if_never_killed(case: Case, every: int) -> None:
     clean = case.copy()
     assert clean.run(case.job) is JobState.DONE, clean.story(case.job)
     expected = clean.state(case.job)
-    points = points_of(case)
+    points = sampled(points_of(case), every)
     for point in points:
         cloud = case.copy()
         status = cloud.run_in_child(case.job, point)
@@ -117,11 +126,11 @@ def test_killed_anywhere_then_resumed_ends_as_if_never_killed(case: Case) -> Non
         assert without_uris(cloud.state(case.job)) == without_uris(expected), f"{point}: {cloud.story(case.job)}"
         check_log(cloud, case.job)
     print(f"{len(points)} points killed and resumed")
-    assert len(points) > 20
+    assert len(points) * every > 20
 
 
-def test_killed_anywhere_then_rolled_back_is_as_before(case: Case) -> None:
-    points, rolled_back, too_late = points_of(case), 0, 0
+def test_killed_anywhere_then_rolled_back_is_as_before(case: Case, every: int) -> None:
+    points, rolled_back, too_late = sampled(points_of(case), every), 0, 0
     for point in points:
         cloud = case.copy()
         cloud.run_in_child(case.job, point)
@@ -133,11 +142,11 @@ def test_killed_anywhere_then_rolled_back_is_as_before(case: Case) -> None:
             too_late += 1
             continue
         assert cloud.run(case.job, tries=3) is JobState.DONE, f"{point}: {cloud.story(case.job)}"
-        before = case.before_submit if "resize_v1" == cloud.job(case.job).flow else None
+        before = case.before_submit if cloud.job(case.job).flow == "resize_v1" else None
         check_as_before(cloud, case, before, point)
         rolled_back += 1
     print(f"{len(points)} points killed, {rolled_back} rolled back, {too_late} only go forward")
-    assert rolled_back + too_late > 20
+    assert (rolled_back + too_late) * every > 20
 
 
 def check_as_before(cloud: Cloud, case: Case, before: dict[str, object] | None, point: str) -> None:

@@ -59,8 +59,7 @@ def acknowledged_after(guest: Guest, host: Host, number: int) -> int:
 def test_a_report_is_found_behind_half_a_line(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(
-        b'LAB-REPORT {"boots": 1}\r\nLAB-RECORD 5\r\n'
-        b'LAB-RECLAB-REPORT {"boots": 2}\r\n\xff\r\nLAB-REPORT {"boo'
+        b'LAB-REPORT {"boots": 1}\r\nLAB-RECORD 5\r\nLAB-RECLAB-REPORT {"boots": 2}\r\n\xff\r\nLAB-REPORT {"boo'
     )
     assert [report["boots"] for report in reports_in(log)] == [1, 2]
     assert last_record_in(log) == 5
@@ -135,9 +134,7 @@ def test_the_guest_says_what_it_is(lab: Lab, guest: Guest) -> None:
 
 
 @pytest.mark.lab
-def test_the_guest_powers_off_by_acpi_and_comes_back_as_its_new_definition_says(
-    lab: Lab, guest: Guest
-) -> None:
+def test_the_guest_powers_off_by_acpi_and_comes_back_as_its_new_definition_says(lab: Lab, guest: Guest) -> None:
     host = lab.host("h1")
     before = guest.reports()[-1]
     acknowledged = acknowledged_after(guest, host, 0)

@@ -274,9 +274,7 @@ def test_topology_fits_the_vcpus(topology: str, vcpus: int, expected: str) -> No
     assert attributes(one(xml, "cpu/topology")) == attributes(wanted)
 
 
-@pytest.mark.parametrize(
-    ("memory_mb", "limit_mb"), [(1024, 8192), (4096, 8192), (8192, 14336), (16384, 22528)]
-)
+@pytest.mark.parametrize(("memory_mb", "limit_mb"), [(1024, 8192), (4096, 8192), (8192, 14336), (16384, 22528)])
 def test_the_memory_limit_stays_above_the_memory(memory_mb: int, limit_mb: int) -> None:
     limit = one(grown(memory_mb=memory_mb), "maxMemory")
     assert limit.text == str(limit_mb * 1024)
@@ -321,9 +319,7 @@ def test_a_carrier_has_the_machine_s_identity_and_disks_and_nothing_else() -> No
 def test_both_ends_of_a_transfer_differ_in_their_files_only() -> None:
     mark = Mark(MARK.migration, 3, "carrier")
     here = carrier(MACHINE, disks=PLACES, mark=mark)
-    there = carrier(
-        MACHINE, disks={name: Placement("/there", p.format) for name, p in PLACES.items()}, mark=mark
-    )
+    there = carrier(MACHINE, disks={name: Placement("/there", p.format) for name, p in PLACES.items()}, mark=mark)
     assert without(here, "devices/disk/source") == without(there, "devices/disk/source")
 
 
@@ -350,9 +346,7 @@ def reordered(xml: str) -> str:
         lambda xml: retired(xml, MARK),
         lambda xml: marked(xml, TARGET),
         lambda xml: xml.replace("\n", "\n\n   "),
-        lambda xml: xml.replace(
-            "<memory unit='KiB' dumpCore='off'>2097152<", "<memory unit='GiB' dumpCore='off'>2<"
-        ),
+        lambda xml: xml.replace("<memory unit='KiB' dumpCore='off'>2097152<", "<memory unit='GiB' dumpCore='off'>2<"),
         lambda xml: xml.replace(" passwd='s3cret'", ""),
         lambda xml: xml.replace(" index='3'", ""),
         lambda xml: xml.replace("<target dev='vda'", "<alias name='virtio-disk0'/><target dev='vda'"),

@@ -1,0 +1,84 @@
+"""A fleet of real hosts in the lab, one real guest, and a state database: what the lab tests of the flows share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lab.guest import DiskSpec, Guest
+from lab.lab import Lab
+from resizeflow.drivers import definition
+from resizeflow.gate import Connections, Looks
+from resizeflow.persistence import schema
+from resizeflow.persistence.models import Host
+from resizeflow.service import Submitted
+from tests.cloud import Cloud, FastClock, normal
+
+DISKS = (DiskSpec(1, "qcow2"), DiskSpec(1, "raw"))
+SETTINGS = {
+    "lease_seconds": "600",
+    "act_timeout": "20",
+    "look_timeout": "10",
+    "fence_window": "4",
+    "host_patience": "8",
+}
+
+
+class Fleet(Cloud):
+    """A `Cloud` whose world is the lab."""
+
+    def __init__(self, folder: Path, lab: Lab, **settings: str) -> None:
+        super().__init__(folder, **{**SETTINGS, **settings})
+        self.lab = lab
+        self.guest = Guest(lab, "web")
+
+    def build_on_lab(self, *, running: bool = True, disks: tuple[DiskSpec, ...] = DISKS) -> Fleet:
+        """All hosts of the lab known; the guest `web` booted on h1, adopted; a larger flavor `big`."""
+        schema.require_current(self.database)
+        for host in self.lab.hosts:
+            self.inventory.add_host(
+                host.name, host.uri, pool=host.pool, peer_uri=host.peer_uri, data_uri=f"tcp://{host.address}"
+            )
+        self.guest.create(self.lab.host("h1"), vcpus=1, memory_mb=256, disks=list(disks), start=True)
+        self.guest.wait_report(boots=1, timeout=90)
+        if not running:
+            self.guest.shutdown(self.lab.host("h1"))
+        self.uuid = self.guest.uuid
+        self.inventory.adopt("h1", "web")
+        self.inventory.create_flavor("big", vcpus=2, memory_mb=384, root_gb=2, ephemeral_gb=len(disks) - 1)
+        return self
+
+    def clean(self) -> None:
+        """Removes the guest and everything in the pools, for the next test."""
+        for host in self.lab.hosts:
+            if host.state() != "up":
+                host.boot()
+        self.guest.delete()
+        for host in self.lab.hosts:
+            for path in host.pool_path.iterdir():
+                path.unlink()
+            host.serial_log("web").unlink(missing_ok=True)
+
+    def state(self, job: Submitted | None = None) -> dict[str, Any]:
+        """Hosts (domains with their definitions, disks) and tables, without what differs from run to run."""
+        connections = Connections()
+        looks = Looks(connections, self.settings, FastClock())
+        with self.database.read() as tx:
+            hosts = {host.name: self._host(looks, host) for host in tx.hosts.list()}
+        connections.close()
+        state: dict[str, Any] = normal({"hosts": hosts, "tables": self.tables()}, job)
+        return state
+
+    def _host(self, looks: Looks, host: Host) -> dict[str, Any]:
+        hypervisor = looks.host(host)
+        domains = {
+            domain.uuid: {
+                "state": str(domain.state),
+                "autostart": domain.autostart,
+                "persistent": domain.persistent,
+                "xml": definition.marked(domain.inactive_xml, None),
+            }
+            for domain in hypervisor.domains()
+        }
+        disks = {v.name: (v.capacity, v.format, v.backing_path) for v in hypervisor.volumes(host.pool)}
+        return {"domains": domains, "disks": disks}

@@ -1,0 +1,109 @@
+"""On real hosts: the worker killed once inside each task, at its worst point, then resumed or rolled back.
+
+The worst point is after the task's effect and before its success is saved: whoever comes next finds an effect that
+nobody knows of. Every third task is in each run of the tests, all of them in `scripts/certify`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from resizeflow.errors import Conflict
+from resizeflow.flows import TASKS
+from resizeflow.persistence.events import broken_link
+from resizeflow.service import Submitted
+from resizeflow.states import JobState, MigrationStatus
+from tests.cloud import KILLED
+from tests.fleet import Fleet
+from tests.lab import checks
+
+pytestmark = pytest.mark.lab
+
+AFTER_THE_PIVOT = {"FinishResize", "StartSource", "RemoveDestination", "FinishRevert", "StartDestination"}
+
+
+def some(flow: str, *, leave_out: frozenset[str] = frozenset()) -> list[object]:
+    """The tasks of a flow as parameters; two of three only for certification."""
+    names = [task.__name__ for task in TASKS[flow] if task.__name__ not in leave_out]
+    representative = set(names[1::3])
+    return [pytest.param(name, marks=[] if name in representative else pytest.mark.certify) for name in names]
+
+
+def kill_in(fleet: Fleet, job: Submitted, task: str) -> None:
+    assert fleet.run_in_child(job, f"{task}.SUCCESS.before") == KILLED, fleet.story(job)
+
+
+def resized(fleet: Fleet) -> None:
+    """The machine is resized on h2, to be decided on."""
+    job = fleet.service.resize("web", "big", host="h2")
+    assert fleet.run(job) is JobState.DONE, fleet.story(job)
+    fleet.guest.wait_report(boots=2, timeout=90)
+
+
+@pytest.mark.parametrize("task", some("resize_v1"))
+def test_resize_killed_then_resumed(fleet: Fleet, task: str) -> None:
+    before = fleet.guest.wait_report()
+    job = fleet.service.resize("web", "big", host="h2")
+    kill_in(fleet, job, task)
+    fleet.service.resume(job.migration_id)
+    assert fleet.run(job) is JobState.DONE, fleet.story(job)
+    checks.is_resized(fleet, job, before, host="h2")
+
+
+@pytest.mark.parametrize("task", some("resize_v1"))
+def test_resize_killed_then_rolled_back(fleet: Fleet, task: str) -> None:
+    before, state = fleet.guest.wait_report(), fleet.state()
+    job = fleet.service.resize("web", "big", host="h2")
+    kill_in(fleet, job, task)
+    if task in AFTER_THE_PIVOT:
+        with pytest.raises(Conflict, match="only go forward"):
+            fleet.service.rollback(job.migration_id)
+        assert fleet.run(job) is JobState.DONE, fleet.story(job)
+        checks.is_resized(fleet, job, before, host="h2")
+        return
+    fleet.service.rollback(job.migration_id)
+    assert fleet.run(job) is JobState.DONE, fleet.story(job)
+    assert fleet.migration(job).status is MigrationStatus.ERROR
+    checks.is_as_before(fleet, job, state, before)
+    checks.nothing_left_on(fleet, "h2")
+
+
+@pytest.mark.parametrize("task", some("confirm_v1"))
+def test_confirm_killed_then_resumed(fleet: Fleet, task: str) -> None:
+    before = fleet.guest.wait_report()
+    resized(fleet)
+    job = fleet.service.confirm("web")
+    kill_in(fleet, job, task)
+    assert fleet.run(job) is JobState.DONE, fleet.story(job)
+    assert fleet.migration(job).status is MigrationStatus.CONFIRMED
+    checks.nothing_left_on(fleet, "h1")
+    checks.is_resized(fleet, job, before, host="h2")
+
+
+@pytest.mark.parametrize("task", some("revert_v1"))
+def test_revert_killed_then_resumed(fleet: Fleet, task: str) -> None:
+    before, state = fleet.guest.wait_report(), fleet.state()
+    resized(fleet)
+    job = fleet.service.revert("web")
+    kill_in(fleet, job, task)
+    assert fleet.run(job) is JobState.DONE, fleet.story(job)
+    assert fleet.migration(job).status is MigrationStatus.REVERTED
+    checks.is_as_before(fleet, job, state, before)
+    checks.nothing_left_on(fleet, "h2")
+
+
+@pytest.mark.parametrize("task", some("revert_v1", leave_out=frozenset(AFTER_THE_PIVOT)))
+def test_revert_killed_then_rolled_back_is_resized_as_before(fleet: Fleet, task: str) -> None:
+    before = fleet.guest.wait_report()
+    resized(fleet)
+    state = fleet.state()
+    job = fleet.service.revert("web")
+    kill_in(fleet, job, task)
+    fleet.service.rollback(job.migration_id)
+    assert fleet.run(job) is JobState.DONE, fleet.story(job)
+    assert fleet.migration(job).status is MigrationStatus.FINISHED
+    assert fleet.state() == state, fleet.story(job)
+    checks.same_machine(before, checks.report_on(fleet, "h2", 2, vcpus=2))
+    assert checks.runs_only_on(fleet.guest, "h2")
+    with fleet.database.read() as tx:
+        assert broken_link(tx.events.of(job.migration_id)) is None

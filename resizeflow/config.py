@@ -37,7 +37,7 @@ DATABASE = [
     cfg.StrOpt("connection", secret=True, help="SQLAlchemy URL. Default: an SQLite file in state_path."),
 ]
 WORKER = [
-    cfg.FloatOpt("lease_seconds", default=90.0, min=2, help="How long a job stays with a worker that is silent."),
+    cfg.FloatOpt("lease_seconds", default=120.0, min=2, help="How long a job stays with a worker that is silent."),
     cfg.FloatOpt(
         "act_timeout",
         default=30.0,
@@ -47,10 +47,10 @@ WORKER = [
     cfg.FloatOpt("look_timeout", default=15.0, min=1, help="Seconds a host gets to answer a question."),
     cfg.FloatOpt(
         "fence_window",
-        default=25.0,
+        default=30.0,
         min=0,
         help="Seconds in which libvirtd drops a silent client: "
-        "keepalive_interval * keepalive_count of libvirtd.conf (5 * 5 by default).",
+        "keepalive_interval * (keepalive_count + 1) of libvirtd.conf (5 * 6 by default).",
     ),
     cfg.FloatOpt(
         "host_patience",

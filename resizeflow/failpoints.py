@@ -4,7 +4,7 @@ Every act and every commit passes three or two points by construction (`resizefl
 `resizeflow.persistence.database`); nobody adds them by hand. Off, a point costs one comparison. One environment
 variable arms one of them:
 
-    RESIZEFLOW_FAILPOINT='TransferDisks.transfer#1.after=kill'
+    RESIZEFLOW_FAILPOINT='StartDestination.start_paused#1.after=kill'
 
 Actions: `kill` (SIGKILL to ourselves), `stop` (SIGSTOP), `hang` (sleeps for ever), `delay:SECONDS`, `raise`
 (an error as if the driver had refused), `lose-reply` (only at an act's `after`: the effect has happened, the caller

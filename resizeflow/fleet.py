@@ -36,7 +36,7 @@ def _state(looks: Looks, host: Host, *, ask: bool) -> HostState:
 
 
 def request_for(old: Flavor, new: Flavor, source_id: str, *, target_id: str | None, same_host_allowed: bool) -> Request:
-    """What a move from an old to a new flavor needs on another host, and on its own (DESIGN section 6)."""
+    """What a move from an old to a new flavor needs on another host, and on its own (docs/architecture.md)."""
     before, after = Amount.of(old), Amount.of(new)
     return Request(
         vcpus=after.vcpus,

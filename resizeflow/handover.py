@@ -1,7 +1,7 @@
 """Leaving a flow without lying to TaskFlow.
 
 A `Handover` is a BaseException: TaskFlow does not catch it, so it leaves the engine with the atom RUNNING or
-REVERTING, exactly as a kill would, and a later run goes on from there (DESIGN section 6).
+REVERTING, exactly as a kill would, and a later run goes on from there (docs/architecture.md).
 """
 
 from __future__ import annotations

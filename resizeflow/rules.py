@@ -71,6 +71,15 @@ def movable(domain: DomainFacts) -> None:
         raise Conflict(f"{domain.name} has a host device, which cannot be moved: detach it.")
 
 
+def definable(domain: DomainFacts, new: Flavor) -> None:
+    """The definition must be one that can be rewritten for the flavor: said before anything is powered off."""
+    mark = definition.Mark(migration="", epoch=0, role="destination")
+    try:
+        definition.resized(domain.inactive_xml, vcpus=new.vcpus, memory_mb=new.memory_mb, disks={}, mark=mark)
+    except ValueError as error:
+        raise Conflict(f"{domain.name} cannot get flavor {new.name}: {error}") from None
+
+
 def format_as_defined(name: str, disk: Disk, volume: VolumeFacts) -> None:
     """libvirt's pool reads an image's format from its content, which a guest can write into a raw disk: sizes and
     chains read from such an image would be the guest's invention."""

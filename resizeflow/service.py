@@ -116,7 +116,9 @@ class Service:
 
     def _select(self, row: Instance, new: Flavor, target: Host | None) -> Selection:
         """The scheduler's choice now, with a look whether the machine and the host really fit."""
-        rules.movable(self._domain(row))
+        domain = self._domain(row)
+        rules.movable(domain)
+        rules.definable(domain, new)
         with self.database.read() as tx:
             hosts = tx.hosts.list()
             bridges = [port.bridge for port in tx.instances.get(row.id).ports]

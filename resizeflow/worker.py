@@ -128,10 +128,12 @@ class Worker:
             tx.events.lease = lease
             tx.events.add(lease.migration_id, "lease", f"worker {self.name} takes the job up, epoch {lease.epoch}")
         self._leases[job_id] = lease
+        LOG.info("Job %s of migration %s taken up, epoch %d", lease.job_id, lease.migration_id, lease.epoch)
         try:
             self._hold(lease)
         finally:
             del self._leases[job_id]
+        LOG.info("Job %s put down", lease.job_id)
         return True
 
     def _hold(self, lease: Lease) -> None:

@@ -108,7 +108,7 @@ class FlowConnection(base.Connection):
             state = states.RUNNING if new else self._flow_state
         if not new and state == self._flow_state:
             return flow_detail
-        with self._database.fenced(self._lease, f"flow.{state}") as tx:
+        with self._database.fenced(self._lease, f"flow.{state or 'opened'}") as tx:
             tx.session.execute(
                 sa.update(FlowDetail)
                 .where(FlowDetail.uuid == flow_detail.uuid)

@@ -39,7 +39,7 @@ def debt_consumer(migration_id: str) -> str:
 
 def new_side(migration: Migration) -> Amount:
     """What the new flavor adds: all of it on another host; on the same host only what exceeds the old flavor, but
-    a whole second set of disks (DESIGN section 6: max for cpu and ram, the sum for disk)."""
+    a whole second set of disks (docs/architecture.md: max for cpu and ram, the sum for disk)."""
     old, new = Amount.of(migration.old_flavor), Amount.of(migration.new_flavor)
     if not migration.same_host:
         return new

@@ -1,6 +1,6 @@
 """Quotas: limits, usages, and the reservations of open resizes.
 
-Charge per resource (DESIGN section 6): the old flavor until finished; max(old, new) until confirmed or reverted;
+Charge per resource (docs/architecture.md): the old flavor until finished; max(old, new) until confirmed or reverted;
 then the flavor in force. Reserved is max(new - old, 0) until finished. So going back always fits. Counters change
 by one conditional UPDATE each: two resizes at once can never both pass.
 """

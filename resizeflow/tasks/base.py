@@ -10,6 +10,7 @@ from taskflow import task
 from resizeflow.drivers.hypervisor import DriverError, Missing, Unknown
 from resizeflow.gate import HostAway
 from resizeflow.handover import Attention, Handover, Waiting
+from resizeflow.persistence.database import AWAY
 from resizeflow.persistence.models import Host, Migration
 from resizeflow.states import Direction
 from resizeflow.world import World
@@ -49,17 +50,26 @@ class MoveTask(task.Task):
         """Runs `do`. Provides nothing: what a successor needs is in our own rows."""
         with self.gate.scope(self.name, Direction.FORWARD):
             self.gate.check()
-            migration = self.migration()
             try:
-                self.do(migration)
-            except HostAway as error:
-                if self._only_forward() or error.host.id == migration.source_host_id:
-                    raise Waiting(str(error), delay=WAIT_FOR_HOST) from error
-                raise
-            except Exception as error:
-                if self._only_forward():
-                    raise Handover(f"{self.name}: {error}") from error
-                raise
+                self._forward()
+            except AWAY as error:
+                # A database that hiccups is no reason to turn back.
+                raise Handover(f"the database does not answer: {str(error).splitlines()[0]}", delay=5.0) from error
+
+    def _forward(self) -> None:
+        migration = self.migration()
+        try:
+            self.do(migration)
+        except AWAY:
+            raise
+        except HostAway as error:
+            if self._only_forward() or error.host.id == migration.source_host_id:
+                raise Waiting(str(error), delay=WAIT_FOR_HOST) from error
+            raise
+        except Exception as error:
+            if self._only_forward():
+                raise Handover(f"{self.name}: {error}") from error
+            raise
 
     def revert(self, *_args: Any, **_kwargs: Any) -> None:
         """Runs `undo`, which never fails: what cannot be undone now is tried again later."""

@@ -38,7 +38,9 @@ def carrier_xml(task: MoveTask, migration: Migration, *, at_destination: bool) -
 def copied(task: MoveTask, migration: Migration, devices: list[str], text: str) -> None:
     """Commits at once that the destination has disks whole, before what carried them is ended."""
     with task.world.intent("copied") as tx:
-        for disk in tx.migrations.get(migration.id).disks:
+        row = tx.migrations.get(migration.id)
+        row.bytes_done = row.bytes_total
+        for disk in row.disks:
             if disk.device in devices and disk.copied_at is None:
                 disk.copied_at = tx.now()
         tx.events.add(migration.id, "transfer", text, task=task.name)

@@ -213,7 +213,10 @@ class PowerOffDestination(MoveTask):
         with self.world.database.read() as tx:
             own = tx.instances.get(migration.instance_id).shutdown_timeout
         seconds = self.world.settings.shutdown_timeout if own is None else own
-        machine.power_off(self, destination(migration), migration, seconds)
+        try:
+            machine.power_off(self, destination(migration), migration, seconds)
+        except HostAway as error:
+            accept_fence(self, error)
 
     def undo(self, migration: Migration) -> None:
         if migration.dest_was_running:
@@ -228,7 +231,10 @@ class RetireDestination(MoveTask):
     """
 
     def do(self, migration: Migration) -> None:
-        machine.retire(self, destination(migration), migration)
+        try:
+            machine.retire(self, destination(migration), migration)
+        except HostAway as error:
+            accept_fence(self, error)
 
         def proof(tx: Transaction) -> None:
             row = tx.migrations.get(migration.id)
@@ -246,6 +252,15 @@ class RetireDestination(MoveTask):
 
         machine.unretire(self, host, migration, as_destination)
         machine.set_autostart(self, host, migration, bool(migration.autostart))
+
+
+def accept_fence(task: MoveTask, error: HostAway) -> None:
+    """A host that is away counts as off only if a person said that it is (`host set --fenced`)."""
+    if error.host.fenced_at is None:
+        raise error
+    task.tell(
+        f"{error.host.name} is away and fenced since {error.host.fenced_at:%Y-%m-%d %H:%M:%S}: that is proof of off"
+    )
 
 
 class RemoveDestination(MoveTask):

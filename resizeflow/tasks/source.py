@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from resizeflow.drivers import definition
-from resizeflow.drivers.hypervisor import PowerState
+from resizeflow.drivers.hypervisor import DomainFacts, PowerState
 from resizeflow.drivers.passwords import with_passwords
 from resizeflow.errors import Conflict
 from resizeflow.gate import HostAway
@@ -125,7 +125,7 @@ class CheckSource(MoveTask):
             volume = hypervisor.volume(source.pool, disk.source_volume)
             if volume is None or volume.capacity != disk.source_capacity:
                 raise Conflict(f"{disk.device} ({disk.source_path}) on {source.name} is not as it was captured.")
-        there = self.gate.host(destination(migration), patience=0).domain(migration.instance_id)
+        there = self._look_at_destination(migration)
 
         def seen(tx: Transaction) -> None:
             row = tx.migrations.get(migration.id)
@@ -133,6 +133,17 @@ class CheckSource(MoveTask):
             row.dest_definition = there.inactive_xml if there else None
 
         self.world.work.record(seen)
+
+    def _look_at_destination(self, migration: Migration) -> DomainFacts | None:
+        try:
+            return self.gate.host(destination(migration)).domain(migration.instance_id)
+        except HostAway as error:
+            if error.host.fenced_at is None:
+                raise Conflict(
+                    f"The {error}. Wait for it; or, once you made sure that nothing runs there, say so with "
+                    f"`resizeflow host set {error.host.name} --fenced` and revert again."
+                ) from error
+            return None
 
     def undo(self, migration: Migration) -> None:
         self.world.work.record(lambda tx: close_as_finished(tx, migration, MigrationStatus.REVERTING, self.name))

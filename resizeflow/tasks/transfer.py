@@ -1,4 +1,4 @@
-"""The disks' content gets to the destination: by overlay, host to host, or through the worker (DESIGN section 7)."""
+"""The disks' content gets to the destination: by overlay, host to host, or through the worker."""
 
 from __future__ import annotations
 

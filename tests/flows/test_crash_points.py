@@ -102,7 +102,10 @@ def sampled(points: list[str], every: int) -> list[str]:
     return points[::every]
 
 
-@pytest.fixture(params=[5, pytest.param(1, marks=pytest.mark.certify)], ids=["sample", "all"])
+LEVELS = [25, pytest.param(6, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.certify)]
+
+
+@pytest.fixture(params=LEVELS, ids=["few", "sample", "all"])
 def every(request: pytest.FixtureRequest) -> int:
     """All points take minutes per scenario: they are for `scripts/certify`."""
     return int(request.param)

@@ -145,6 +145,32 @@ def test_destination_that_dies_before_the_pivot_leaves_debts(fleet: Fleet) -> No
     checks.same_machine(before, fleet.guest.wait_report(boots=1))
 
 
+def test_finished_resize_whose_destination_died_is_reverted_once_it_is_fenced(fleet: Fleet) -> None:
+    before, state = fleet.guest.wait_report(), fleet.state()
+    job = fleet.service.resize("web", "big", host="h2")
+    assert fleet.run(job) is JobState.DONE, fleet.story(job)
+    fleet.guest.wait_report(boots=2, timeout=90)
+    fleet.lab.host("h2").die()
+    refused = fleet.service.revert("web")
+    assert fleet.run(refused) is JobState.DONE, fleet.story(refused)
+    assert fleet.migration(job).status is MigrationStatus.FINISHED, "nobody said that nothing runs on h2"
+    fleet.inventory.set_host("h2", fenced=True)
+    revert = fleet.service.revert("web")
+    assert fleet.run(revert) is JobState.DONE, fleet.story(revert)
+    assert fleet.migration(job).status is MigrationStatus.REVERTED
+    assert checks.runs_only_on(fleet.guest, "h1")
+    fleet.inventory.set_host("h2", fenced=False)
+    fleet.lab.host("h2").boot()
+    with Worker(fleet.database, fleet.settings, clock=FastClock()) as worker:
+        assert worker.drain() == 1
+    checks.nothing_left_on(fleet, "h2")
+    now, then = fleet.state(job), state
+    for tables in (now["tables"], then["tables"]):
+        tables.pop("debts")
+    assert now == then
+    checks.same_machine(before, checks.report_on(fleet, "h1", 2, vcpus=before["vcpus"]))
+
+
 @pytest.mark.parametrize("transfer", ["direct", "stream"])
 def test_killed_in_mid_transfer_the_successor_takes_it_over(make_fleet: FleetMaker, transfer: str) -> None:
     fleet = make_fleet(transfer=transfer, **SLOW)

@@ -20,14 +20,14 @@ def end_carrier(task: MoveTask, migration: Migration, host: Host) -> None:
     task.ensure(gone, lambda: hypervisor.destroy(migration.instance_id), f"end of the carrier on {host.name}")
 
 
-def carrier_xml(task: MoveTask, migration: Migration, *, at_destination: bool) -> str:
+def carrier_xml(task: MoveTask, migration: Migration, *, at_destination: bool, bypass_cache: bool = False) -> str:
     """The machine reduced to its disks, for one of the two hosts."""
     if migration.definition is None:
         raise DriverError("the source was never captured")
     disks = {
-        disk.device: Placement(disk.dest_path or "", disk.dest_format or "")
+        disk.device: Placement(disk.dest_path or "", disk.dest_format or "", bypass_cache)
         if at_destination
-        else Placement(disk.source_path, disk.source_format)
+        else Placement(disk.source_path, disk.source_format, bypass_cache)
         for disk in migration.disks
     }
     return definition.carrier(

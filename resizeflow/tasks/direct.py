@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resizeflow.drivers.hypervisor import DomainFacts, DriverError, PowerState, Watch
+from resizeflow.drivers.hypervisor import DomainFacts, DriverError, PowerState, Refused, Watch
 from resizeflow.persistence.models import Host, Migration
 from resizeflow.tasks import machine
 from resizeflow.tasks.base import MoveTask
@@ -118,7 +118,15 @@ class DirectTransfer:
                 self.task.tell(f"no progress for {stall:g} s: the transfer is ended and begun again")
                 end_carrier(self.task, self.migration, self.migration.source_host)
                 return
+            self._wait()
+
+    def _wait(self) -> None:
+        """Until the next look; our own call wakes us when it returns, an adopted transfer has nobody to."""
+        if self._watch is None or self._watch.ended():
             self.gate.watching("transfer", POLL)
+        else:
+            self._watch.news(POLL)
+            self.gate.watching("transfer", 0)
 
     def _settling(self) -> bool:
         """A transfer that just ended may need a moment until both hosts show it."""
@@ -137,23 +145,31 @@ class DirectTransfer:
         self._explain_the_end()
         if ends.destination is not None:
             end_carrier(self.task, self.migration, self.host)
-        source = self.gate.host(self.migration.source_host)
-        uuid = self.migration.instance_id
-        here = carrier_xml(self.task, self.migration, at_destination=False)
-        self.task.ensure(
-            lambda: machine.has_role(source.domain(uuid), self.migration, "carrier", live=True),
-            lambda: source.start_carrier(here),
-            f"carrier on {self.migration.source_host.name}",
-        )
+        try:
+            self._start_carrier(bypass_cache=True)
+        except Refused as error:
+            self.task.tell(f"the carrier is started with the host's page cache: {error}")
+            self._start_carrier(bypass_cache=False)
         self._begun += 1
         self._watch = self.gate.start(
             self.migration.source_host,
             "transfer",
-            uuid,
+            self.migration.instance_id,
             self.host.peer_uri,
             self.host.data_uri or "",
             carrier_xml(self.task, self.migration, at_destination=True),
             self.task.world.settings.bandwidth,
+        )
+
+    def _start_carrier(self, *, bypass_cache: bool) -> None:
+        """Some file systems refuse to be read without the page cache: `Refused`."""
+        source = self.gate.host(self.migration.source_host)
+        uuid = self.migration.instance_id
+        xml = carrier_xml(self.task, self.migration, at_destination=False, bypass_cache=bypass_cache)
+        self.task.ensure(
+            lambda: machine.has_role(source.domain(uuid), self.migration, "carrier", live=True),
+            lambda: source.start_carrier(xml),
+            f"carrier on {self.migration.source_host.name}",
         )
 
     def _explain_the_end(self) -> None:

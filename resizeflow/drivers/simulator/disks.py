@@ -159,6 +159,11 @@ def with_file(xml: str, device: str, old: str, new: VolumeFacts) -> str:
     return etree.tostring(root, encoding="unicode")
 
 
+def as_written(xml: str) -> str:
+    """The definition in the words in which a host shows it, whatever those it came in."""
+    return etree.tostring(etree.fromstring(xml), encoding="unicode")
+
+
 def without_secrets(xml: str) -> str:
     """The definition as libvirt gives it to those who do not ask for passwords."""
     root = etree.fromstring(xml)

@@ -25,7 +25,7 @@ from resizeflow.drivers.hypervisor import (
     VolumeFacts,
     VolumeSpec,
 )
-from resizeflow.drivers.simulator.disks import Shelf, local_disk, local_disks, with_file
+from resizeflow.drivers.simulator.disks import Shelf, as_written, local_disk, local_disks, with_file
 from resizeflow.drivers.simulator.jobs import power_off, progress
 from resizeflow.drivers.simulator.machines import accept, describe, parsed, refuse_if_used, start
 from resizeflow.drivers.simulator.session import HostSession, find_domain, setting
@@ -91,7 +91,7 @@ class SimulatedHost(Hypervisor):
     def definition_with_secrets(self, uuid: str) -> str:
         with self._session.looking("definition_with_secrets") as db:
             row = self._session.domain_row(db, uuid)
-            return str(row["inactive_xml"] or row["live_xml"])
+            return as_written(row["inactive_xml"] or row["live_xml"])
 
     def merge(self, uuid: str, device: str) -> MergeFacts | None:
         with self._session.looking("merge") as db:

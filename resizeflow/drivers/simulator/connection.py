@@ -72,6 +72,9 @@ class SimulatedConnection:
             self._store = None
 
 
+_END = object()
+
+
 class SimulatedWatch:
     """A started WATCH method, in a thread that ends with its process."""
 
@@ -84,14 +87,14 @@ class SimulatedWatch:
         self._thread.start()
 
     def news(self, timeout: float) -> tuple[Any, ...]:
-        """What it has emitted since the last call."""
+        """What it has emitted since the last call; the end of the call ends the wait too."""
         found = []
         try:
             found.append(self._news.get(timeout=timeout))
             while True:
                 found.append(self._news.get_nowait())
         except Empty:
-            return tuple(found)
+            return tuple(piece for piece in found if piece is not _END)
 
     def ended(self) -> bool:
         """True when the call has returned."""
@@ -113,6 +116,7 @@ class SimulatedWatch:
             self._error = error
         finally:
             session.store.close()
+            self._news.put(_END)
 
 
 def _perform(session: HostSession, method: str, args: tuple[Any, ...]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +16,8 @@ FleetMaker = Callable[..., Fleet]
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """Two real hosts."""
-    lab = Lab("rf-flows")
+    """Two real hosts. RESIZEFLOW_TEST_LAB names another lab for a second run beside this one."""
+    lab = Lab(os.environ.get("RESIZEFLOW_TEST_LAB", "rf-flows"))
     lab.down()
     lab.up(hosts=2)
     yield lab

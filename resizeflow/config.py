@@ -143,6 +143,8 @@ def load(given: str | None = None) -> Settings:
             max_attempts=conf.worker.max_attempts,
             quota={option.name: conf.quota[option.name] for option in QUOTA},
         )
+    except UsageError as error:
+        raise UsageError(f"The configuration {path} cannot be used: {error}") from None
     except (cfg.Error, ValueError, OSError) as error:
         what = re.sub(r" from LocationInfo\(.*detail='[^']*'\)", "", " ".join(str(error).split()))
         raise UsageError(f"The configuration {path} cannot be used: {what}") from None

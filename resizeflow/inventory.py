@@ -15,7 +15,7 @@ from resizeflow.drivers.hypervisor import DriverError, HostFacts, PoolFacts
 from resizeflow.errors import Conflict, RuleError, UsageError
 from resizeflow.gate import Connections, HostAway, Looks
 from resizeflow.persistence.database import Database
-from resizeflow.persistence.hosts import instance_consumer
+from resizeflow.persistence.hosts import debt_consumer, instance_consumer
 from resizeflow.persistence.models import GIB, Flavor, Host, Instance, QuotaUsage
 from resizeflow.persistence.quotas import RESOURCES
 
@@ -114,6 +114,7 @@ class Inventory:
                 raise Conflict(f"Host {name} still has leftovers of ours ({left}); --forgive-debts gives them up.")
             for debt in debts:
                 debt.forgiven, debt.settled_at = True, tx.now()
+                tx.hosts.release(debt_consumer(debt.migration_id), host.id)
             # Migrations of the past name it: the row stays, hidden.
             host.removed, host.enabled, host.name = (
                 True,

@@ -121,12 +121,9 @@ class Worker:
 
     def take_and_run(self, job_id: str) -> bool:
         """Takes a job if it is free and runs its flow until it ends or has to be put down; False if not free."""
-        with self.database.write() as tx:
-            lease = tx.jobs.take(job_id, self.name, self.settings.lease_seconds)
-            if lease is None:
-                return False
-            tx.events.lease = lease
-            tx.events.add(lease.migration_id, "lease", f"worker {self.name} takes the job up, epoch {lease.epoch}")
+        lease = self._take(job_id)
+        if lease is None:
+            return False
         self._leases[job_id] = lease
         LOG.info("Job %s of migration %s taken up, epoch %d", lease.job_id, lease.migration_id, lease.epoch)
         try:
@@ -135,6 +132,19 @@ class Worker:
             del self._leases[job_id]
         LOG.info("Job %s put down", lease.job_id)
         return True
+
+    def _take(self, job_id: str) -> Lease | None:
+        try:
+            with self.database.write() as tx:
+                lease = tx.jobs.take(job_id, self.name, self.settings.lease_seconds)
+                if lease is not None:
+                    tx.events.lease = lease
+                    text = f"worker {self.name} takes the job up, epoch {lease.epoch}"
+                    tx.events.add(lease.migration_id, "lease", text)
+        except AWAY as error:
+            LOG.warning("Job %s could not be taken: %s", job_id, str(error).splitlines()[0])
+            return None
+        return lease
 
     def _hold(self, lease: Lease) -> None:
         work = UnitOfWork(lease.migration_id)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import shutil
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -41,6 +44,7 @@ HISTORY = frozenset(
 )
 """Tables that tell what happened; all others tell what is, and are as before after a rollback."""
 KILLED = -9
+_templates: dict[int, Path] = {}
 DEFAULT_SECTION = {"transfer", "shutdown_timeout", "bandwidth"}
 
 
@@ -76,13 +80,24 @@ class Cloud:
         self.uuid = self.world.create_guest(
             "h1", "web", 1, 512, dict.fromkeys(disks, 1), running=running, disk_format=disk_format
         )
-        schema.require_current(self.database)
+        self._make_database()
         for host in ("h1", "h2"):
             uri = self.world.uri(host)
             self.inventory.add_host(host, uri, peer_uri=uri, data_uri="tcp://198.51.100.12")
         self.inventory.adopt("h1", "web")
         self.inventory.create_flavor("big", vcpus=2, memory_mb=1024, root_gb=2, ephemeral_gb=len(disks) - 1)
         return self
+
+    def _make_database(self) -> None:
+        """A copy of one that was upgraded once in this process: migrations take longer than most tests."""
+        template = _templates.get(os.getpid())
+        if template is None:
+            template = _templates[os.getpid()] = Path(tempfile.mkdtemp(prefix="resizeflow-")) / "state.sqlite"
+            database = Database(f"sqlite:///{template}")
+            schema.upgrade(database)
+            database.engine.dispose()
+            atexit.register(shutil.rmtree, template.parent, ignore_errors=True)
+        shutil.copy(template, self.folder / "state.sqlite")
 
     @property
     def database(self) -> Database:

@@ -160,17 +160,8 @@ class StartDestination(MoveTask):
             return
         try:
             domain = self.gate.host(host).domain(migration.instance_id)
-            if not machine.has_role(domain, migration, "destination") or machine.is_off(domain):
-                return
-            if domain is not None and domain.state is PowerState.RUNNING:
-                raise self.attention(
-                    f"{migration.instance_name} runs on {host.name} without a pivot: somebody started it"
-                )
-            self.ensure(
-                lambda: machine.is_off(self.gate.host(host).domain(migration.instance_id)),
-                lambda: self.gate.host(host).destroy(migration.instance_id),
-                f"end of the paused domain on {host.name}",
-            )
+            if machine.has_role(domain, migration, "destination"):
+                machine.end_paused(self, host, migration)
         except HostAway as error:
             if migration.same_host:
                 raise

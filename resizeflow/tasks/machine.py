@@ -135,12 +135,18 @@ def boot(task: MoveTask, host: Host, migration: Migration) -> None:
     let_run(task, host, migration)
 
 
-def require_still(task: MoveTask, host: Host, migration: Migration) -> None:
-    """No second running copy: raises Attention if the machine runs on `host`. A host that is away is no obstacle
-    where the proof of off is stored."""
-    domain = task.gate.host(host).domain(migration.instance_id)
+def end_paused(task: MoveTask, host: Host, migration: Migration) -> None:
+    """Ends a machine that was started paused and never ran; one that runs was started by somebody else."""
+    hypervisor = task.gate.host(host)
+    uuid = migration.instance_id
+    domain = hypervisor.domain(uuid)
     if domain is not None and domain.state is PowerState.RUNNING:
-        raise task.attention(f"{migration.instance_name} runs on {host.name}, where it must not: stop one by hand")
+        raise task.attention(f"{migration.instance_name} runs on {host.name} without a pivot: somebody started it")
+    task.ensure(
+        lambda: is_off(hypervisor.domain(uuid)),
+        lambda: hypervisor.destroy(uuid),
+        f"end of the paused domain on {host.name}",
+    )
 
 
 def remove_domain(task: MoveTask, host: Host, migration: Migration) -> None:

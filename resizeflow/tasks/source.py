@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from resizeflow.drivers import definition
-from resizeflow.drivers.hypervisor import DomainFacts, PowerState
+from resizeflow.drivers.hypervisor import DomainFacts
 from resizeflow.drivers.passwords import with_passwords
 from resizeflow.errors import Conflict
 from resizeflow.gate import HostAway
@@ -205,14 +205,5 @@ class StartSource(MoveTask):
     def undo(self, migration: Migration) -> None:
         source = migration.source_host
         domain = self.gate.host(source).domain(migration.instance_id)
-        if machine.is_off(domain) or machine.has_role(domain, migration, "retired"):
-            return
-        if domain is not None and domain.state is PowerState.RUNNING:
-            raise self.attention(
-                f"{migration.instance_name} runs on {source.name} without a pivot: somebody started it"
-            )
-        self.ensure(
-            lambda: machine.is_off(self.gate.host(source).domain(migration.instance_id)),
-            lambda: self.gate.host(source).destroy(migration.instance_id),
-            f"end of the paused domain on {source.name}",
-        )
+        if not machine.has_role(domain, migration, "retired"):
+            machine.end_paused(self, source, migration)

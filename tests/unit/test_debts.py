@@ -1,0 +1,187 @@
+"""Debts: what had to stay on a host that was away is written down, keeps its disk, and is removed when it answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from resizeflow.errors import Conflict
+from resizeflow.gate import Connections, Looks
+from resizeflow.persistence.events import broken_link
+from resizeflow.persistence.hosts import debt_consumer
+from resizeflow.persistence.models import Debt
+from resizeflow.service import Submitted
+from resizeflow.settlement import queue_settlements
+from resizeflow.states import JobState, MigrationStatus, VmState
+from resizeflow.worker import Worker
+from tests.cloud import KILLED, Cloud, FastClock
+
+
+@pytest.fixture
+def cloud(memory_path: Path) -> Cloud:
+    return Cloud(memory_path).build()
+
+
+def debts(cloud: Cloud) -> list[tuple[str, str, str, bool]]:
+    """(host, kind, object, settled) of every debt."""
+    with cloud.database.read() as tx:
+        hosts = {host.id: host.name for host in tx.hosts.list()}
+        rows = tx.session.scalars(sa.select(Debt).order_by(Debt.kind, Debt.object)).all()
+        return [(hosts[row.host_id], row.kind, row.object, row.settled_at is not None) for row in rows]
+
+
+def debt_disk(cloud: Cloud, job: Submitted, host: str) -> int | None:
+    """GiB that a migration's debt holds on a host."""
+    with cloud.database.read() as tx:
+        rows = tx.hosts.allocations(tx.hosts.get(host).id)
+        mine = [row for row in rows if row.consumer == debt_consumer(job.migration_id)]
+        assert [(row.vcpus, row.memory_mb) for row in mine] in ([], [(0, 0)])
+        return mine[0].disk_gb if mine else None
+
+
+def drain(cloud: Cloud) -> None:
+    with Worker(cloud.database, cloud.settings, clock=FastClock()) as worker:
+        worker.drain()
+
+
+def settle(cloud: Cloud) -> int:
+    return queue_settlements(cloud.database, Looks(Connections(), cloud.settings, FastClock()))
+
+
+@pytest.mark.parametrize(
+    ("point", "left"),
+    [
+        ("TransferDisks.create_volume#1.after", []),
+        ("TransferDisks.transfer.running", []),
+        ("DefineDestination.SUCCESS.after", ["shutoff"]),
+        ("StartDestination.commit.pivot#1.before", ["paused"]),
+    ],
+)
+def test_the_destination_is_down_in_a_rollback(cloud: Cloud, point: str, left: list[str]) -> None:
+    before = cloud.state()
+    cloud.world.set_speed(transfer_seconds=0.3)
+    job = cloud.service.resize("web", "big", host="h2")
+    assert cloud.run_in_child(job, point) == KILLED
+    cloud.world.set_up("h2", False)
+    cloud.service.rollback(job.migration_id)
+    assert cloud.run(job) is JobState.DONE, cloud.story(job)
+    # A dead destination does not keep the machine down.
+    assert cloud.migration(job).status is MigrationStatus.ERROR
+    assert cloud.world.running(cloud.uuid) == ("h1",)
+    disk = f"web-vda.{job.migration_id}.qcow2"
+    assert debts(cloud) == [("h2", "disk", disk, False), ("h2", "domain", cloud.uuid, False)]
+    assert debt_disk(cloud, job, "h2") == 2
+    with cloud.database.read() as tx:
+        assert (tx.hosts.get("h2").used_vcpus, tx.hosts.get("h2").used_disk_gb) == (0, 2)
+    drain(cloud)
+    assert debt_disk(cloud, job, "h2") == 2
+    with pytest.raises(Conflict, match="leftovers of ours"):
+        cloud.inventory.remove_host("h2")
+
+    cloud.world.set_up("h2", True)
+    there = cloud.world.snapshot()["hosts"]["h2"]["domains"]
+    assert [domain["state"] for domain in there.values() if domain["inactive"]] == left
+    drain(cloud)
+    assert [settled for *_what, settled in debts(cloud)] == [True, True], cloud.story(job)
+    assert debt_disk(cloud, job, "h2") is None
+    after = cloud.state()
+    assert after["world"]["hosts"]["h2"] == before["world"]["hosts"]["h2"]
+    assert after["world"]["storages"] == before["world"]["storages"]
+    assert after["tables"]["allocations"] == before["tables"]["allocations"]
+    assert cloud.world.running(cloud.uuid) == ("h1",)
+    assert settle(cloud) == 0
+    with cloud.database.read() as tx:
+        assert broken_link(tx.events.of(job.migration_id)) is None
+
+
+def test_the_source_is_down_in_a_confirm(cloud: Cloud) -> None:
+    job = cloud.service.resize("web", "big", host="h2")
+    assert cloud.run(job) is JobState.DONE
+    cloud.world.crash("h1")
+    confirm = cloud.service.confirm("web")
+    assert cloud.run(confirm) is JobState.DONE, cloud.story(job)
+    assert cloud.migration(job).status is MigrationStatus.CONFIRMED
+    assert debts(cloud) == [("h1", "disk", "web-vda.qcow2", False), ("h1", "domain", cloud.uuid, False)]
+    assert debt_disk(cloud, job, "h1") == 1
+    with cloud.database.read() as tx:
+        host = tx.hosts.get("h1")
+        assert (host.used_vcpus, host.used_memory_mb, host.used_disk_gb) == (0, 0, 1)
+        assert tx.instances.get("web").vm_state is VmState.ACTIVE
+    cloud.world.set_up("h1", True)
+    assert cloud.world.running(cloud.uuid) == ("h2",)
+    drain(cloud)
+    assert all(settled for *_what, settled in debts(cloud))
+    assert debt_disk(cloud, job, "h1") is None
+    snapshot = cloud.world.snapshot()
+    assert snapshot["hosts"]["h1"]["domains"] == {}
+    assert snapshot["storages"]["h1"] == {}
+    assert cloud.world.running(cloud.uuid) == ("h2",)
+
+
+def test_the_destination_is_down_in_a_revert_after_its_pivot(cloud: Cloud) -> None:
+    job = cloud.service.resize("web", "big", host="h2")
+    assert cloud.run(job) is JobState.DONE
+    revert = cloud.service.revert("web")
+    assert cloud.run_in_child(revert, "StartSource.SUCCESS.after") == KILLED
+    cloud.world.crash("h2")
+    assert cloud.run(revert) is JobState.DONE, cloud.story(job)
+    assert cloud.migration(job).status is MigrationStatus.REVERTED
+    assert [(host, kind) for host, kind, *_rest in debts(cloud)] == [("h2", "disk"), ("h2", "domain")]
+    assert debt_disk(cloud, job, "h2") == 2
+    cloud.world.set_up("h2", True)
+    drain(cloud)
+    assert all(settled for *_what, settled in debts(cloud))
+    assert debt_disk(cloud, job, "h2") is None
+    assert cloud.world.snapshot()["storages"]["h2"] == {}
+    assert cloud.world.running(cloud.uuid) == ("h1",)
+
+
+def indebted(cloud: Cloud) -> Submitted:
+    job = cloud.service.resize("web", "big", host="h2")
+    assert cloud.run(job) is JobState.DONE
+    cloud.world.set_up("h1", False)
+    assert cloud.run(cloud.service.confirm("web")) is JobState.DONE
+    assert len(debts(cloud)) == 2
+    return job
+
+
+def test_a_settlement_is_queued_once_and_only_for_a_host_that_answers(cloud: Cloud) -> None:
+    indebted(cloud)
+    assert settle(cloud) == 0
+    cloud.world.set_up("h1", True)
+    assert settle(cloud) == 1
+    assert settle(cloud) == 0
+    cloud.world.set_up("h1", False)
+    drain(cloud)
+    assert not any(settled for *_what, settled in debts(cloud))
+    cloud.world.set_up("h1", True)
+    drain(cloud)
+    assert all(settled for *_what, settled in debts(cloud))
+
+
+def test_a_domain_that_somebody_started_is_not_removed(cloud: Cloud) -> None:
+    """A debt is a leftover of ours; what runs is nobody's leftover."""
+    job = indebted(cloud)
+    cloud.world.set_up("h1", True)
+    connection = Connections().to(cloud.world.uri("h1"))
+    connection.open(1)
+    facts = connection.call("domain", (cloud.uuid,), timeout=1)
+    paths = facts.inactive_xml.replace(f"RETIRED-{job.migration_id}-", "")
+    for method, args in (("define", (paths,)), ("start_paused", (cloud.uuid,)), ("resume", (cloud.uuid,))):
+        connection.call(method, args, timeout=1)
+    drain(cloud)
+    assert "h1" in cloud.world.running(cloud.uuid)
+    assert not any(settled for *_what, settled in debts(cloud))
+    assert debt_disk(cloud, job, "h1") == 1
+
+
+def test_forgiven_debts_are_not_settled(cloud: Cloud) -> None:
+    indebted(cloud)
+    cloud.inventory.remove_host("h1", forgive_debts=True)
+    cloud.world.set_up("h1", True)
+    before = cloud.world.snapshot()
+    assert settle(cloud) == 0
+    drain(cloud)
+    assert cloud.world.snapshot() == before

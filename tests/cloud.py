@@ -58,9 +58,11 @@ class FastClock(Clock):
 class Cloud:
     """Everything a test needs, in one folder; opened anew in each child process."""
 
+    clock: Clock = FastClock()
+
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
-        options = {"host_patience": "0", "lease_seconds": "600", **settings}
+        options = {"host_patience": "0", "lease_seconds": "600", "shutdown_timeout": "5", **settings}
         conf = folder / "resizeflow.conf"
         top = "".join(f"{key} = {options.pop(key)}\n" for key in sorted(DEFAULT_SECTION & options.keys()))
         conf.write_text(
@@ -118,7 +120,7 @@ class Cloud:
 
     def run(self, job: Submitted, *, tries: int = 1) -> JobState:
         """Takes a job up, at most `tries` times, without waiting for its not-before; its state then."""
-        with Worker(self.database, self.settings, clock=FastClock()) as worker:
+        with Worker(self.database, self.settings, clock=self.clock) as worker:
             for _ in range(tries):
                 self.expire(job)
                 worker.take_and_run(job.job_id)

@@ -7,12 +7,13 @@ from typing import Any
 
 from lab.guest import DiskSpec, Guest
 from lab.lab import Lab
+from resizeflow.clock import Clock
 from resizeflow.drivers import definition
 from resizeflow.gate import Connections, Looks
 from resizeflow.persistence import schema
 from resizeflow.persistence.models import Host
 from resizeflow.service import Submitted
-from tests.cloud import Cloud, FastClock, normal
+from tests.cloud import Cloud, normal
 
 DISKS = (DiskSpec(1, "qcow2"), DiskSpec(1, "raw"))
 SETTINGS = {
@@ -21,11 +22,14 @@ SETTINGS = {
     "look_timeout": "10",
     "fence_window": "4",
     "host_patience": "8",
+    "shutdown_timeout": "30",
 }
 
 
 class Fleet(Cloud):
-    """A `Cloud` whose world is the lab."""
+    """A `Cloud` whose world is the lab, in real time."""
+
+    clock = Clock()
 
     def __init__(self, folder: Path, lab: Lab, **settings: str) -> None:
         super().__init__(folder, **{**SETTINGS, **settings})
@@ -62,7 +66,7 @@ class Fleet(Cloud):
     def state(self, job: Submitted | None = None) -> dict[str, Any]:
         """Hosts (domains with their definitions, disks) and tables, without what differs from run to run."""
         connections = Connections()
-        looks = Looks(connections, self.settings, FastClock())
+        looks = Looks(connections, self.settings, self.clock)
         with self.database.read() as tx:
             hosts = {host.name: self._host(looks, host) for host in tx.hosts.list()}
         connections.close()

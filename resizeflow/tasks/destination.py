@@ -201,9 +201,7 @@ class PowerOffDestination(MoveTask):
     """
 
     def do(self, migration: Migration) -> None:
-        with self.world.database.read() as tx:
-            own = tx.instances.get(migration.instance_id).shutdown_timeout
-        seconds = self.world.settings.shutdown_timeout if own is None else own
+        seconds = machine.shutdown_seconds(self, migration)
         try:
             machine.power_off(self, destination(migration), migration, seconds)
         except HostAway as error:
@@ -211,7 +209,7 @@ class PowerOffDestination(MoveTask):
 
     def undo(self, migration: Migration) -> None:
         if migration.dest_was_running:
-            machine.boot(self, destination(migration), migration)
+            machine.run_again(self, destination(migration), migration, machine.shutdown_seconds(self, migration))
 
 
 class RetireDestination(MoveTask):

@@ -32,6 +32,13 @@ def is_off(domain: DomainFacts | None) -> bool:
     return domain is None or domain.state is PowerState.SHUTOFF
 
 
+def shutdown_seconds(task: MoveTask, migration: Migration) -> float:
+    """How long the guest may take to shut down: its own setting, else the configured one."""
+    with task.world.database.read() as tx:
+        own = tx.instances.get(migration.instance_id).shutdown_timeout
+    return task.world.settings.shutdown_timeout if own is None else own
+
+
 def power_off(task: MoveTask, host: Host, migration: Migration, seconds: float) -> None:
     """Shuts a machine down: clean, for at most `seconds`, then hard. One that is off stays off."""
     hypervisor = task.gate.host(host)
@@ -127,6 +134,17 @@ def let_run(task: MoveTask, host: Host, migration: Migration) -> None:
         return domain is not None and domain.state is PowerState.RUNNING
 
     task.ensure(runs, lambda: hypervisor.resume(uuid), f"running machine on {host.name}")
+
+
+def run_again(task: MoveTask, host: Host, migration: Migration, seconds: float) -> None:
+    """Undoes a power-off. A guest that was asked to shut down cannot be asked to stay: while it is still up it is
+    watched for the time that it was given, so that it does not go off after we left."""
+    hypervisor = task.gate.host(host)
+    for _ in range(int(seconds / POLL)):
+        if is_off(hypervisor.domain(migration.instance_id)):
+            break
+        task.gate.pause(POLL)
+    boot(task, host, migration)
 
 
 def boot(task: MoveTask, host: Host, migration: Migration) -> None:

@@ -27,9 +27,7 @@ class PowerOffSource(MoveTask):
 
     def do(self, migration: Migration) -> None:
         self._take_slot(migration)
-        with self.world.database.read() as tx:
-            own = tx.instances.get(migration.instance_id).shutdown_timeout
-        seconds = self.world.settings.shutdown_timeout if own is None else own
+        seconds = machine.shutdown_seconds(self, migration)
         machine.power_off(self, migration.source_host, migration, seconds)
         domain = self.gate.host(migration.source_host).domain(migration.instance_id)
         if domain is None or migration.definition is None:
@@ -56,7 +54,7 @@ class PowerOffSource(MoveTask):
 
     def undo(self, migration: Migration) -> None:
         if migration.was_running and migration.status is not MigrationStatus.PRE_MIGRATING:
-            machine.boot(self, migration.source_host, migration)
+            machine.run_again(self, migration.source_host, migration, machine.shutdown_seconds(self, migration))
             self.tell(f"{migration.instance_name} runs again on {migration.source_host.name}")
 
 

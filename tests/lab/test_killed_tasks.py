@@ -68,6 +68,18 @@ def test_resize_killed_then_rolled_back(fleet: Fleet, task: str) -> None:
     checks.nothing_left_on(fleet, "h2")
 
 
+def test_rolled_back_while_the_guest_still_shuts_down_it_runs_in_the_end(fleet: Fleet) -> None:
+    """The request to shut down cannot be taken back: the rollback must not leave before the guest has decided."""
+    before, state = fleet.guest.wait_report(), fleet.state()
+    job = fleet.service.resize("web", "big", host="h2")
+    assert fleet.run_in_child(job, "PowerOffSource.shutdown#1.after") == KILLED, fleet.story(job)
+    fleet.service.rollback(job.migration_id)
+    assert fleet.run(job) is JobState.DONE, fleet.story(job)
+    assert fleet.state(job) == state, fleet.story(job)
+    assert fleet.guest.ping(timeout=60), "the guest went off after the rollback had ended"
+    checks.same_machine(before, checks.report_on(fleet, "h1", before["boots"] + 1, vcpus=before["vcpus"]))
+
+
 @pytest.mark.parametrize("task", some("confirm_v1"))
 def test_confirm_killed_then_resumed(fleet: Fleet, task: str) -> None:
     before = fleet.guest.wait_report()

@@ -267,10 +267,8 @@ class RemoveDestination(MoveTask):
         try:
             if not migration.same_host:
                 machine.remove_domain(self, host, migration)
-            hypervisor = self.gate.host(host)
             for disk in migration.disks:
-                if hypervisor.volume(host.pool, disk.dest_volume or "") is not None:
-                    self.forget(lambda name=disk.dest_volume or "": hypervisor.delete_volume(host.pool, name))  # type: ignore[misc]
+                machine.delete_volume(self, host, disk.dest_volume or "")
         except HostAway as error:
             if migration.same_host:
                 raise

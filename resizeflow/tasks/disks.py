@@ -58,7 +58,6 @@ class MergeOverlays(MoveTask):
             self.tell("the disks were copied, there is nothing to merge")
             return
         host = destination(migration)
-        hypervisor = self.gate.host(host)
         if migration.merge_begun_at is None:
             with self.world.intent("merge") as tx:
                 tx.migrations.get(migration.id).merge_begun_at = tx.now()
@@ -66,8 +65,7 @@ class MergeOverlays(MoveTask):
             self._merge(migration, host)
         self._use_bases(migration, host)
         for disk in migration.disks:
-            if hypervisor.volume(host.pool, disk.dest_volume or "") is not None:
-                self.forget(lambda name=disk.dest_volume or "": hypervisor.delete_volume(host.pool, name))  # type: ignore[misc]
+            machine.delete_volume(self, host, disk.dest_volume or "")
 
         def merged(tx: Transaction) -> None:
             rows = {disk.device: disk for disk in tx.instances.get(migration.instance_id).disks}
@@ -180,10 +178,8 @@ class RemoveSourceDisks(MoveTask):
         see_destination(self, migration)
         source = migration.source_host
         try:
-            hypervisor = self.gate.host(source)
             for disk in migration.disks:
-                if hypervisor.volume(source.pool, disk.source_volume) is not None:
-                    self.forget(lambda name=disk.source_volume: hypervisor.delete_volume(source.pool, name))  # type: ignore[misc]
+                machine.delete_volume(self, source, disk.source_volume)
         except HostAway as error:
             if error.host.id != source.id:
                 raise

@@ -153,6 +153,13 @@ def boot(task: MoveTask, host: Host, migration: Migration) -> None:
     let_run(task, host, migration)
 
 
+def delete_volume(task: MoveTask, host: Host, name: str) -> None:
+    """Removes a volume from a host's pool; gone already is fine, in use is refused by the driver."""
+    hypervisor = task.gate.host(host)
+    if hypervisor.volume(host.pool, name) is not None:
+        task.forget(lambda: hypervisor.delete_volume(host.pool, name))
+
+
 def end_paused(task: MoveTask, host: Host, migration: Migration) -> None:
     """Ends a machine that was started paused and never ran; one that runs was started by somebody else."""
     hypervisor = task.gate.host(host)

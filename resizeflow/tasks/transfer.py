@@ -7,6 +7,7 @@ from resizeflow.gate import HostAway
 from resizeflow.persistence.models import Host, Migration, MovedDisk
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import MigrationStatus
+from resizeflow.tasks import machine
 from resizeflow.tasks.base import MoveTask, destination
 from resizeflow.tasks.carrier import end_carrier
 from resizeflow.tasks.direct import DirectTransfer, PathBlocked
@@ -84,15 +85,10 @@ class TransferDisks(MoveTask):
             if not migration.same_host:
                 end_carrier(self, migration, host)
             for disk in migration.disks:
-                self._delete_volume(host, disk)
+                machine.delete_volume(self, host, disk.dest_volume or "")
         except HostAway as error:
             if migration.same_host:
                 raise
             for disk in migration.disks:
                 self.owe(migration, host, "disk", disk.dest_volume or "", str(error))
             self.owe(migration, host, "domain", migration.instance_id, str(error))
-
-    def _delete_volume(self, host: Host, disk: MovedDisk) -> None:
-        hypervisor, name = self.gate.host(host), disk.dest_volume or ""
-        if hypervisor.volume(host.pool, name) is not None:
-            self.forget(lambda: hypervisor.delete_volume(host.pool, name))

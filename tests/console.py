@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from resizeflow import cli
 from resizeflow.persistence.models import Base
-from tests.cloud import Cloud
+from resizeflow.chaos.cloud import Cloud
 
 
 @dataclass(frozen=True)

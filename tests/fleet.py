@@ -13,7 +13,7 @@ from resizeflow.gate import Connections, Looks
 from resizeflow.persistence import schema
 from resizeflow.persistence.models import Host
 from resizeflow.service import Submitted
-from tests.cloud import Cloud, normal
+from resizeflow.chaos.cloud import Cloud, normal
 
 DISKS = (DiskSpec(1, "qcow2"), DiskSpec(1, "raw"))
 SETTINGS = {

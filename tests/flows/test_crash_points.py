@@ -12,7 +12,7 @@ from resizeflow.errors import Conflict
 from resizeflow.persistence.events import broken_link
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
-from tests.cloud import KILLED, Cloud
+from resizeflow.chaos.cloud import KILLED, Cloud
 
 Submit = Callable[[Cloud], Submitted]
 

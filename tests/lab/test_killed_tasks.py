@@ -13,7 +13,7 @@ from resizeflow.flows import TASKS
 from resizeflow.persistence.events import broken_link
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
-from tests.cloud import KILLED
+from resizeflow.chaos.cloud import KILLED
 from tests.fleet import Fleet
 from tests.lab import checks
 

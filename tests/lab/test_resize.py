@@ -12,7 +12,7 @@ from lab.lab import Lab
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus, VmState
 from resizeflow.worker import Worker
-from tests.cloud import KILLED, FastClock
+from resizeflow.chaos.cloud import KILLED, FastClock
 from tests.fleet import Fleet
 from tests.lab import checks
 from tests.lab.conftest import FleetMaker

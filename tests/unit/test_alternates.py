@@ -10,7 +10,7 @@ import pytest
 from resizeflow.persistence.hosts import Amount
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
-from tests.cloud import KILLED, Cloud
+from resizeflow.chaos.cloud import KILLED, Cloud
 
 MIB = 2**20
 

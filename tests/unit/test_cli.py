@@ -18,7 +18,7 @@ from resizeflow.commands import COMMANDS
 from resizeflow.drivers.simulator.world import ALWAYS
 from resizeflow.persistence.models import Event
 from resizeflow.states import JobState, MigrationStatus
-from tests.cloud import Cloud
+from resizeflow.chaos.cloud import Cloud
 from tests.console import Console, everything
 
 HEAVY = ("sqlalchemy", "taskflow", "libvirt", "alembic", "oslo_config", "rich")

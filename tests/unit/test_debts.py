@@ -16,7 +16,7 @@ from resizeflow.service import Submitted
 from resizeflow.settlement import queue_settlements
 from resizeflow.states import JobState, MigrationStatus, VmState
 from resizeflow.worker import Worker
-from tests.cloud import KILLED, Cloud, FastClock
+from resizeflow.chaos.cloud import KILLED, Cloud, FastClock
 
 
 @pytest.fixture

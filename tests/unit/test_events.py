@@ -14,7 +14,7 @@ from resizeflow.persistence.events import GENESIS, broken_link, chain
 from resizeflow.persistence.models import Event
 from resizeflow.service import Submitted
 from resizeflow.states import JobState
-from tests.cloud import Cloud
+from resizeflow.chaos.cloud import Cloud
 
 CHANGES: dict[str, Any] = {
     "at": timedelta(microseconds=1),

@@ -26,7 +26,7 @@ from resizeflow.service import Submitted
 from resizeflow.states import Direction, JobState, MigrationStatus, VmState
 from resizeflow.worker import Worker
 from resizeflow.world import World
-from tests.cloud import Cloud, FastClock
+from resizeflow.chaos.cloud import Cloud, FastClock
 from tests.console import everything
 from tests.flows.test_crash_points import Case, without_uris
 

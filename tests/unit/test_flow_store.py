@@ -17,7 +17,7 @@ from resizeflow.persistence.unit_of_work import UnitOfWork
 from resizeflow.service import Submitted
 from resizeflow.states import Direction, JobState, MigrationStatus
 from resizeflow.worker import Worker
-from tests.cloud import KILLED, Cloud, FastClock
+from resizeflow.chaos.cloud import KILLED, Cloud, FastClock
 from tests.console import everything
 
 INTENTS = {

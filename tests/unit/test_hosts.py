@@ -13,7 +13,7 @@ from resizeflow.persistence.hosts import Amount, instance_consumer, migration_co
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.service import Submitted
 from resizeflow.states import JobState
-from tests.cloud import Cloud
+from resizeflow.chaos.cloud import Cloud
 
 OLD = (1, 512, 1)
 NEW = (2, 1024, 2)

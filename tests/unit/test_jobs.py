@@ -18,7 +18,7 @@ from resizeflow.persistence.jobs import database_now
 from resizeflow.persistence.models import Job, Migration
 from resizeflow.service import Submitted
 from resizeflow.states import Direction, JobState, MigrationStatus, VmState
-from tests.cloud import Cloud
+from resizeflow.chaos.cloud import Cloud
 
 FLOWS = ("resize_v1",)
 

@@ -8,7 +8,7 @@ import pytest
 
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus, TaskState
-from tests.cloud import KILLED, Cloud
+from resizeflow.chaos.cloud import KILLED, Cloud
 
 
 @pytest.fixture

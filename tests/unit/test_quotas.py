@@ -14,7 +14,7 @@ from resizeflow.persistence.models import Flavor, Reservation
 from resizeflow.persistence.quotas import RESOURCES, charge
 from resizeflow.service import Submitted
 from resizeflow.states import JobState
-from tests.cloud import Cloud
+from resizeflow.chaos.cloud import Cloud
 
 UNLIMITED = dict.fromkeys(RESOURCES, -1)
 OLD = {"instances": 1, "cores": 1, "ram": 512, "gigabytes": 1}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.cloud import Cloud
+from resizeflow.chaos.cloud import Cloud
 from tests.console import Console, everything
 
 HOST_DEVICE = (

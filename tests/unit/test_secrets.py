@@ -9,7 +9,7 @@ import pytest
 
 from resizeflow.gate import Connections
 from resizeflow.states import JobState, MigrationStatus
-from tests.cloud import KILLED, Cloud
+from resizeflow.chaos.cloud import KILLED, Cloud
 
 PASSWORD = "Geh3im-Wort"  # noqa: S105 - the one that must not be found
 GRAPHICS = f"<graphics type='vnc' port='-1' autoport='yes' passwd='{PASSWORD}'/>"

@@ -60,13 +60,17 @@ class Cloud:
 
     clock: Clock = FastClock()
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, *, connection: str | None = None, **settings: str) -> None:
+        """`connection` is the URL of an empty state database of today's schema; by default a file in the folder.
+        `settings` are those of the section `[worker]`, or of `DEFAULT_SECTION`."""
         self.folder = folder
+        self._given_database = connection is not None
+        connection = connection or f"sqlite:///{folder / 'state.sqlite'}"
         options = {"host_patience": "0", "lease_seconds": "600", "shutdown_timeout": "5", **settings}
         conf = folder / "resizeflow.conf"
         top = "".join(f"{key} = {options.pop(key)}\n" for key in sorted(DEFAULT_SECTION & options.keys()))
         conf.write_text(
-            f"[DEFAULT]\n{top}[database]\nconnection = sqlite:///{folder / 'state.sqlite'}\n[worker]\n"
+            f"[DEFAULT]\n{top}[database]\nconnection = {connection}\n[worker]\n"
             + "".join(f"{key} = {value}\n" for key, value in options.items())
         )
         self.settings = config.load(str(conf))
@@ -82,7 +86,8 @@ class Cloud:
         self.uuid = self.world.create_guest(
             "h1", "web", 1, 512, dict.fromkeys(disks, 1), running=running, disk_format=disk_format
         )
-        self._make_database()
+        if not self._given_database:
+            self._make_database()
         for host in ("h1", "h2"):
             uri = self.world.uri(host)
             self.inventory.add_host(host, uri, peer_uri=uri, data_uri="tcp://198.51.100.12")

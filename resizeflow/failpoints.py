@@ -2,14 +2,14 @@
 
 Every act and every commit passes three or two points by construction (`resizeflow.gate`,
 `resizeflow.persistence.database`); nobody adds them by hand. Off, a point costs one comparison. One environment
-variable arms one of them:
+variable arms one of them, or several with semicolons between:
 
     RESIZEFLOW_FAILPOINT='StartDestination.start_paused#1.after=kill'
 
-Actions: `kill` (SIGKILL to ourselves), `stop` (SIGSTOP), `hang` (sleeps for ever), `delay:SECONDS`, `raise`
-(an error as if the driver had refused), `lose-reply` (only at an act's `after`: the effect has happened, the caller
-sees a time-out). `RESIZEFLOW_FAILPOINT_LOG=FILE` writes the name of every point passed to a file: the list of
-points is discovered, not written down.
+Actions: `kill` (SIGKILL to ourselves), `stop` (SIGSTOP), `hang` (sleeps for ever), `delay:SECONDS`, `raise` (at an act:
+as if the driver had refused; at a commit: as if the database were away, or its answer lost), `lose-reply` (only at an
+act's `after`: the effect has happened, the caller sees a time-out). `RESIZEFLOW_FAILPOINT_LOG=FILE` writes the name of
+every point passed to a file: the list of points is discovered, not written down.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 VARIABLE = "RESIZEFLOW_FAILPOINT"
@@ -31,8 +32,22 @@ class ReplyLost(Exception):
     """What an armed point with `lose-reply` raises."""
 
 
-_armed, _, _action = os.environ.get(VARIABLE, "").partition("=")
-_log = os.environ.get(LOG_VARIABLE)
+further: dict[str, Callable[[str, str], None]] = {}
+"""More actions by their verb, each called with the point's name and what follows the colon: a simulated world arranges
+its faults so."""
+_armed: dict[str, str] = {}
+_log: str | None = None
+
+
+def arm(points: str, log: str | None = None) -> None:
+    """Arms points as the variable would, in place of those armed before; `log` is the file that collects names."""
+    global _log  # noqa: PLW0603 - one per process, as the environment is
+    _armed.clear()
+    _armed.update((name, action) for name, _, action in (point.partition("=") for point in points.split(";")) if name)
+    _log = log
+
+
+arm(os.environ.get(VARIABLE, ""), os.environ.get(LOG_VARIABLE))
 
 
 def hit(name: str) -> None:
@@ -42,8 +57,8 @@ def hit(name: str) -> None:
     if _log:
         with Path(_log).open("a", encoding="utf-8") as log:
             log.write(f"{name}\n")
-    if name == _armed:
-        _act(name, _action)
+    if name in _armed:
+        _act(name, _armed[name])
 
 
 def _act(name: str, action: str) -> None:
@@ -61,5 +76,7 @@ def _act(name: str, action: str) -> None:
         raise FailpointError(f"failpoint {name}")
     elif verb == "lose-reply":
         raise ReplyLost(f"failpoint {name}")
+    elif verb in further:
+        further[verb](name, argument)
     else:
         raise ValueError(f"{VARIABLE}: unknown action {action!r}; use kill, stop, hang, delay:S, raise, lose-reply.")

@@ -23,6 +23,7 @@ from resizeflow.config import Settings
 from resizeflow.drivers.hypervisor import (
     EFFECTS,
     Effect,
+    Fence,
     HostConnection,
     Hypervisor,
     Refused,
@@ -32,10 +33,16 @@ from resizeflow.drivers.hypervisor import (
 )
 from resizeflow.handover import Handover, LeaseLost, Stopping, TurnBack
 from resizeflow.lease import Lease
-from resizeflow.persistence.database import AWAY, Database
+from resizeflow.persistence.database import AWAY, Database, away
 from resizeflow.persistence.models import Host, Job
 from resizeflow.persistence.unit_of_work import UnitOfWork
 from resizeflow.states import Direction
+
+LATE = 3.0
+"""Seconds for which a host that left an act unanswered is not looked at after it answers again: a daemon that hung does
+then what it was sent before, and what it has begun does not show yet."""
+CHECK_EVERY = 1.0
+"""Seconds for which a look relies on what the database said before; an act asks anew."""
 
 
 class HostAway(Exception):
@@ -111,8 +118,9 @@ class Looks:
         timeout = self.settings.look_timeout
 
         def ask() -> Any:
-            self.check()
+            self.glance()
             connection.open(timeout)
+            self.let_arrive(host)
             return connection.call(method, args, timeout=timeout)
 
         retrying = tenacity.Retrying(
@@ -134,8 +142,11 @@ class Looks:
         """Refused: only a `Gate`, made for a job under its lease, acts."""
         raise TypeError(f"{method} on {host.name}: without a job's lease nothing may be changed.")
 
-    def check(self) -> None:
+    def glance(self) -> None:
         """Between two questions: may we go on? Without a job, always."""
+
+    def let_arrive(self, host: Host) -> None:
+        """Before a look: what was sent to the host has happened, or will not. Without acts there is nothing."""
 
 
 class Gate(Looks):
@@ -160,6 +171,9 @@ class Gate(Looks):
         self._scope = ""
         self._goes = Direction.FORWARD
         self._counts: Counter[str] = Counter()
+        self._checked_at = -CHECK_EVERY
+        self._unanswered: set[str] = set()
+        """Hosts that left an act unanswered and were not looked at since."""
 
     @contextlib.contextmanager
     def scope(self, name: str, goes: Direction) -> Iterator[None]:
@@ -175,21 +189,42 @@ class Gate(Looks):
         self._counts[name] += 1
         return f"{self._scope}.{name}#{self._counts[name]}"
 
+    def glance(self) -> None:
+        """Before what changes nothing: as `check`, by what is known, which is at most CHECK_EVERY seconds old."""
+        if self.clock.boottime() - self._checked_at > CHECK_EVERY:
+            self.check()
+        else:
+            self._require_ours()
+
+    def let_arrive(self, host: Host) -> None:
+        if host.id in self._unanswered:
+            self.pause(LATE)
+            self._unanswered.discard(host.id)
+
     def check(self) -> None:
-        """Raises a Handover if this run must not go on: asked to stop, lease lost, direction changed."""
+        """Asks the database. Raises a Handover if this run must not go on: asked to stop, lease lost, direction
+        changed."""
+        self._require_ours()
+        self._checked_at = self.clock.boottime()
+        try:
+            with self._database.read() as tx:
+                row = tx.session.execute(
+                    sa.select(Job.epoch, Job.direction).where(Job.id == self._lease.job_id)
+                ).one_or_none()
+        except AWAY as error:
+            raise away(error) from error
+        if row is None or row.epoch != self._lease.epoch:
+            self._lease.lost = True
+        else:
+            self._lease.turned_back = row.direction is Direction.BACK
+        self._require_ours()
+
+    def _require_ours(self) -> None:
         if self._stop.is_set():
             raise Stopping("the worker was asked to stop")
         if self._lease.lost:
             raise LeaseLost("another worker has taken this job over")
-        try:
-            with self._database.read() as tx:
-                row = tx.session.execute(sa.select(Job.epoch, Job.direction).where(Job.id == self._lease.job_id)).one()
-        except AWAY as error:
-            raise Handover(f"the database does not answer: {str(error).splitlines()[0]}", delay=5.0) from error
-        if row.epoch != self._lease.epoch:
-            self._lease.lost = True
-            raise LeaseLost("another worker has taken this job over")
-        if row.direction is Direction.BACK and self._goes is Direction.FORWARD:
+        if self._lease.turned_back and self._goes is Direction.FORWARD:
             raise TurnBack("the resize is to be rolled back")
 
     def pause(self, seconds: float) -> None:
@@ -205,12 +240,13 @@ class Gate(Looks):
         began = self.clock.boottime()
         failpoints.hit(f"{point}.before")
         self.check()
-        not_after = self._last_moment()
+        fence = self._fence()
         failpoints.hit(f"{point}.checked")
         try:
-            answer = connection.call(method, args, timeout=self.settings.act_timeout, not_after=not_after)
+            answer = connection.call(method, args, timeout=self.settings.act_timeout, fence=fence)
             failpoints.hit(f"{point}.after")
         except (Unknown, failpoints.ReplyLost) as error:
+            self._unanswered.add(host.id)
             self._work.tell("unknown", f"{method} on {host.name}: no answer, looking again", task=self._scope)
             raise Unknown(str(error)) from error
         except Unreachable as error:
@@ -218,7 +254,7 @@ class Gate(Looks):
         except failpoints.FailpointError as error:
             raise Refused(str(error)) from error
         except Refused:
-            if self.clock.boottime() > not_after:
+            if self.clock.boottime() > fence.not_after:
                 raise Handover("the effect would have begun too late in the lease") from None
             raise
         self._work.tell(
@@ -239,19 +275,22 @@ class Gate(Looks):
         self._open(host, connection)
         failpoints.hit(f"{point}.before")
         self.check()
-        not_after = self._last_moment()
+        fence = self._fence()
         failpoints.hit(f"{point}.checked")
         try:
-            watch = connection.watch(method, args, not_after=not_after)
+            watch = connection.watch(method, args, fence=fence)
         except Unreachable as error:
             raise HostAway(host, str(error)) from error
         self._work.tell("effect", f"{method} started on {host.name}", task=self._scope, host=host.name)
         return watch
 
-    def watching(self, name: str, seconds: float) -> None:
-        """One turn of a poll loop: a failpoint in the middle of the effect, a pause, a check."""
+    def watching(self, name: str, seconds: float, watch: Watch | None = None) -> None:
+        """One turn of a poll loop: a failpoint in the middle of the effect, a pause, a check. A `watch` that needs
+        this worker to go on is told how long the lease now holds."""
         failpoints.hit(f"{self._scope}.{name}.running")
         self.pause(seconds)
+        if watch is not None:
+            watch.prolong(self._fence())
 
     def _open(self, host: Host, connection: HostConnection) -> None:
         try:
@@ -259,22 +298,22 @@ class Gate(Looks):
         except Unreachable as error:
             raise HostAway(host, str(error)) from error
 
-    def _last_moment(self) -> float:
-        """The last moment (CLOCK_BOOTTIME) at which an act may begin, so that it has surely ended, and a stopped
-        child's connection is surely gone, before the lease can be taken over."""
+    def _fence(self) -> Fence:
+        """What an effect is sent with: this job's epoch, and the last moment at which it may begin, so that it has
+        surely ended, and a stopped child's connection is surely gone, before the lease can be taken over."""
         need = self.settings.act_timeout + self.settings.fence_window
         if self._lease.surely_until - self.clock.boottime() <= need:
             self._renew()
         last = self._lease.surely_until - need
         if last <= self.clock.boottime():
             raise Handover("too little of the lease is left to begin an effect")
-        return last
+        return Fence(last, self._lease.job_id, self._lease.epoch)
 
     def _renew(self) -> None:
         try:
             with self._database.write() as tx:
                 renewed = tx.jobs.renew(self._lease, self.settings.lease_seconds)
         except AWAY as error:
-            raise Handover(f"the database does not answer: {str(error).splitlines()[0]}", delay=5.0) from error
+            raise away(error) from error
         if not renewed:
             raise LeaseLost("another worker has taken this job over")

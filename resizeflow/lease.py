@@ -20,3 +20,7 @@ class Lease:
     epoch: int
     surely_until: float
     lost: bool = field(default=False)
+    turned_back: bool = field(default=False)
+    """The job's direction is back, as it was seen last: by a fenced transaction or by the gate."""
+    taken_from: str | None = None
+    """The worker in whose hands the job was when its lease ended; None if it was put down."""

@@ -339,6 +339,16 @@ def effect_of(name: str) -> Effect:
 EFFECTS: Mapping[str, Effect] = {name: effect_of(name) for name in sorted(Hypervisor.__abstractmethods__)}
 
 
+@dataclass(frozen=True)
+class Fence:
+    """Until when an effect may begin, and for whom it is: a job, under the epoch of its lease."""
+
+    not_after: float
+    """CLOCK_BOOTTIME seconds."""
+    job_id: str
+    epoch: int
+
+
 class Watch(Protocol):
     """A started `WATCH` method, seen from the worker."""
 
@@ -351,6 +361,9 @@ class Watch(Protocol):
     def error(self) -> DriverError | None:
         """Why it failed, once it has ended; a hint, not the truth."""
 
+    def prolong(self, fence: Fence) -> None:
+        """A new last moment, because the lease was renewed. A stream writes nothing after it until the next one."""
+
     def stop(self) -> None:
         """Ends the caller's side. A transfer goes on at the hosts; a stream ends."""
 
@@ -361,15 +374,14 @@ class HostConnection(Protocol):
     def open(self, timeout: float) -> None:
         """Connects if it is not connected. Raises `Unreachable` with a clear reason."""
 
-    def call(self, method: str, args: tuple[Any, ...], *, timeout: float, not_after: float | None = None) -> Any:
+    def call(self, method: str, args: tuple[Any, ...], *, timeout: float, fence: Fence | None = None) -> Any:
         """Calls a LOOK or ACT method of the `Hypervisor` at the other end.
 
         It never connects anew: not connected is `Unreachable`. At the deadline the caller's side is killed and
-        the result is `Unknown`. `not_after` (CLOCK_BOOTTIME seconds) is the last moment at which the effect may
-        begin: later, it is not begun and the result is `Refused`.
+        the result is `Unknown`. After the `fence`'s last moment an effect is not begun: the result is `Refused`.
         """
 
-    def watch(self, method: str, args: tuple[Any, ...], *, not_after: float | None = None) -> Watch:
+    def watch(self, method: str, args: tuple[Any, ...], *, fence: Fence | None = None) -> Watch:
         """Starts a WATCH method on a connection of its own, so that calls go on beside it."""
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from taskflow import task
 from resizeflow.drivers.hypervisor import DriverError, Missing, Unknown
 from resizeflow.gate import HostAway
 from resizeflow.handover import Attention, Handover, Waiting
-from resizeflow.persistence.database import AWAY
+from resizeflow.persistence.database import AWAY, away
 from resizeflow.persistence.models import Host, Migration
 from resizeflow.states import Direction
 from resizeflow.world import World
@@ -49,12 +49,12 @@ class MoveTask(task.Task):
     def execute(self) -> None:
         """Runs `do`. Provides nothing: what a successor needs is in our own rows."""
         with self.gate.scope(self.name, Direction.FORWARD):
-            self.gate.check()
+            self.gate.glance()
             try:
                 self._forward()
             except AWAY as error:
                 # A database that hiccups is no reason to turn back.
-                raise Handover(f"the database does not answer: {str(error).splitlines()[0]}", delay=5.0) from error
+                raise away(error) from error
 
     def _forward(self) -> None:
         migration = self.migration()
@@ -74,7 +74,7 @@ class MoveTask(task.Task):
     def revert(self, *_args: Any, **_kwargs: Any) -> None:
         """Runs `undo`, which never fails: what cannot be undone now is tried again later."""
         with self.gate.scope(f"{self.name}.revert", Direction.BACK):
-            self.gate.check()
+            self.gate.glance()
             try:
                 self.undo(self.migration())
             except HostAway as error:

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from resizeflow.gate import HostAway
 from resizeflow.persistence.hosts import debt_consumer
-from resizeflow.persistence.models import Debt, Migration
+from resizeflow.persistence.models import Debt, Instance, Migration
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.tasks import machine
 from resizeflow.tasks.base import MoveTask
@@ -17,7 +17,8 @@ class SettleDebts(MoveTask):
     """Removes what a closed migration had to leave on hosts that could not be reached.
 
     Effect: per debt the domain (only with this migration's mark, never a running one) or the disk (by its name,
-        never one in use); the debt is settled and its allocation released when none is left on the host.
+        never one in use, and only after the machine's own disks have just been seen); the debt is settled and its
+        allocation released when none is left on the host.
     Undo: none. Convergent because: what is gone is fine. If killed: the rest by the next run.
     """
 
@@ -58,4 +59,19 @@ class SettleDebts(MoveTask):
             if mark is not None and mark.migration == migration.id:
                 machine.remove_domain(self, host, migration)
         elif hypervisor.volume(host.pool, debt.object) is not None:
+            self._see_the_machine(migration, debt)
             self.forget(lambda: hypervisor.delete_volume(host.pool, debt.object))
+
+    def _see_the_machine(self, migration: Migration, debt: Debt) -> None:
+        """Raises Attention unless the machine has all its disks, and the one to be removed is none of them."""
+        with self.world.database.read() as tx:
+            instance = tx.session.get(Instance, migration.instance_id)
+            if instance is None:
+                return  # It is not managed any more: what it left behind is nobody's.
+            host, disks = instance.host, list(instance.disks)
+        hypervisor = self.gate.host(host, patience=0)
+        for disk in disks:
+            if hypervisor.volume(host.pool, disk.volume) is None:
+                raise self.attention(f"{disk.path} of {instance.name} is missing on {host.name}: nothing is deleted")
+            if (host.id, disk.volume) == (debt.host_id, debt.object):
+                raise self.attention(f"{disk.path} on {host.name} is in use by {instance.name}: nothing is deleted")

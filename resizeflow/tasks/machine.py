@@ -7,6 +7,7 @@ from collections.abc import Callable
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Mark
 from resizeflow.drivers.hypervisor import DomainFacts, DriverError, PowerState
+from resizeflow.errors import Conflict
 from resizeflow.persistence.models import Host, Migration
 from resizeflow.tasks.base import MoveTask
 
@@ -74,7 +75,8 @@ def retire(task: MoveTask, host: Host, migration: Migration) -> None:
     if domain is None:
         raise task.attention(f"{host.name} has no domain {migration.instance_name} any more")
     if not is_off(domain):
-        raise task.attention(f"{migration.instance_name} was started on {host.name} by somebody else")
+        # Its host rebooted, or somebody started it: nothing is lost by turning back.
+        raise Conflict(f"{migration.instance_name} was started on {host.name} again, not by us.")
     if not retired():
         set_autostart(task, host, migration, False)
         task.ensure(retired, redefine, f"retired definition on {host.name}")

@@ -41,6 +41,7 @@ class PrepareDestination(MoveTask):
             row = tx.migrations.get(migration.id)
             following = tx.hosts.get(row.alternates[0])
             verdicts = {**row.verdicts, destination(row).name: reason, following.name: "chosen as alternate"}
+            tx.hosts.lock(row.dest_host_id, following.id)
             tx.hosts.give_destination_back(row)
             row.alternates = row.alternates[1:]
             row.verdicts = verdicts

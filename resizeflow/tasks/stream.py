@@ -72,7 +72,7 @@ class StreamTransfer:
                     self._record(disk, segments)
                 elif ended:
                     return watch.error()
-                self.gate.watching("stream", 0)
+                self.gate.watching("stream", 0, watch)
         finally:
             watch.stop()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resizeflow.drivers.hypervisor import VolumeSpec
+from resizeflow.drivers.hypervisor import VolumeFacts, VolumeSpec
 from resizeflow.gate import HostAway
 from resizeflow.persistence.models import Host, Migration, MovedDisk
 from resizeflow.persistence.transaction import Transaction
@@ -20,8 +20,9 @@ class TransferDisks(MoveTask):
     Effect: on the same host an overlay on each disk; else empty volumes, filled by a carrier that the hosts move
         between them, or through the worker. The source's disks are only read. Status `post-migrating` at the end.
     Undo: ends the carriers on both hosts, then deletes the volumes made, by their names.
-    Convergent because: volumes are made once; a running transfer is found by its mark and taken over; a stream goes
-        on after its last recorded segment; a disk recorded as copied is not copied again.
+    Convergent because: volumes are made once, one that was left half made is made anew; a running transfer is found
+        by its mark and taken over; a stream goes on after its last recorded segment; a disk recorded as copied is not
+        copied again.
     If killed: the hosts go on with a direct transfer; whoever comes next finds it running or complete.
     """
 
@@ -48,11 +49,18 @@ class TransferDisks(MoveTask):
             backing_path=disk.source_path if migration.same_host else None,
             backing_format=disk.source_format if migration.same_host else None,
         )
-        self.ensure(
-            lambda: hypervisor.volume(host.pool, spec.name) is not None,
-            lambda: hypervisor.create_volume(host.pool, spec),
-            f"volume {spec.name} on {host.name}",
-        )
+
+        def whole() -> bool:
+            volume = hypervisor.volume(host.pool, spec.name)
+            return volume is not None and (disk.copied_at is not None or _as_specified(volume, spec))
+
+        def make() -> None:
+            if hypervisor.volume(host.pool, spec.name) is not None:
+                self.tell(f"{spec.name} on {host.name} was only half made: it is made anew")
+                machine.delete_volume(self, host, spec.name)
+            hypervisor.create_volume(host.pool, spec)
+
+        self.ensure(whole, make, f"volume {spec.name} on {host.name}")
 
     def _copy(self, migration: Migration, host: Host) -> None:
         way = self.world.settings.transfer
@@ -92,3 +100,9 @@ class TransferDisks(MoveTask):
             for disk in migration.disks:
                 self.owe(migration, host, "disk", disk.dest_volume or "", str(error))
             self.owe(migration, host, "domain", migration.instance_id, str(error))
+
+
+def _as_specified(volume: VolumeFacts, spec: VolumeSpec) -> bool:
+    """Whether the making of a volume came to its end: one that was interrupted has no header that says all this."""
+    facts = (volume.format, volume.backing_path)
+    return facts == (spec.format, spec.backing_path) and volume.capacity >= spec.capacity

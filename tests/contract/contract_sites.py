@@ -10,7 +10,7 @@ from typing import Any
 
 from resizeflow.drivers import connect
 from resizeflow.drivers.definition import Mark, Placement, carrier
-from resizeflow.drivers.hypervisor import DomainFacts, HostConnection, VolumeFacts, VolumeSpec, Watch
+from resizeflow.drivers.hypervisor import DomainFacts, Fence, HostConnection, VolumeFacts, VolumeSpec, Watch
 
 MIB = 2**20
 CARRIER = Mark("m-contract", 3, "carrier")
@@ -26,6 +26,16 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
+@dataclass(frozen=True)
+class Daemon:
+    """What can be done to a host's libvirtd, or its like."""
+
+    hang: Callable[[], None]
+    wake: Callable[[], None]
+    kill: Callable[[], None]
+    start: Callable[[], None]
+
+
 @dataclass
 class Site:
     """One host. What tests make there is swept away after each."""
@@ -35,14 +45,15 @@ class Site:
     """How the other host reaches it."""
     data_uri: str
     pool: str
+    daemon: Daemon
     connection: HostConnection = field(init=False)
 
     def __post_init__(self) -> None:
         self.connection = connect(self.uri)
 
-    def ask(self, method: str, *args: Any, not_after: float | None = None) -> Any:
+    def ask(self, method: str, *args: Any, fence: Fence | None = None, timeout: float = 60) -> Any:
         """Calls a method of the host."""
-        return self.connection.call(method, args, timeout=60, not_after=not_after)
+        return self.connection.call(method, args, timeout=timeout, fence=fence)
 
     def domain(self, machine: str) -> DomainFacts | None:
         """A domain by its UUID."""

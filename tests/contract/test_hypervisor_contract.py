@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,12 +13,14 @@ from resizeflow.drivers.definition import Mark, difference, marked, read, restor
 from resizeflow.drivers.hypervisor import (
     DriverError,
     Exists,
+    Fence,
     HostFacts,
     Missing,
     PoolFacts,
     PowerState,
     Refused,
     StreamTarget,
+    Unknown,
     Unreachable,
     VolumeSpec,
 )
@@ -26,8 +29,8 @@ from tests.contract.contract_sites import CARRIER, MACHINE, MIB, Fleet, Site, ca
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
-def now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+def fence(seconds: float) -> Fence:
+    return Fence(time.clock_gettime(time.CLOCK_BOOTTIME) + seconds, "j-contract", 1)
 
 
 # --- looks -----------------------------------------------------------------------------------------------
@@ -190,12 +193,12 @@ def test_autostart(site: Site) -> None:
 def test_too_late_is_refused_before_any_effect(site: Site) -> None:
     spec = VolumeSpec("late", MIB, "raw")
     with pytest.raises(Refused):
-        site.ask("create_volume", site.pool, spec, not_after=now() - 1)
+        site.ask("create_volume", site.pool, spec, fence=fence(-1))
     assert site.ask("volume", site.pool, "late") is None
-    site.ask("create_volume", site.pool, spec, not_after=now() + 60)
+    site.ask("create_volume", site.pool, spec, fence=fence(60))
     xml = machine_xml()
     with pytest.raises(Refused):
-        site.ask("define", xml, not_after=now() - 1)
+        site.ask("define", xml, fence=fence(-1))
     assert site.ask("domains") == ()
 
 
@@ -422,3 +425,62 @@ def test_a_disk_without_a_backing_file_has_nothing_to_merge(site: Site) -> None:
     with pytest.raises(Refused):
         site.ask("start_merge", machine, "vda", 0)
     assert site.ask("merge", machine, "vda") is None
+
+
+# --- hosts that fail -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fragile(site: Site) -> Iterator[Site]:
+    """A host whose daemon runs again afterwards, whatever was done to it."""
+    yield site
+    site.daemon.start()
+
+
+def test_what_a_hung_daemon_was_sent_is_done_when_it_wakes_up(fragile: Site) -> None:
+    """A call that needs an answer before its effect is never sent whole: only what came in one piece arrives late."""
+    xml = machine_xml(fragile.make("disk"))
+    fragile.daemon.hang()
+    with pytest.raises(Unknown):
+        fragile.ask("define", xml, timeout=1)
+    with pytest.raises(Unreachable):
+        fragile.ask("facts")
+    with pytest.raises(Unreachable):
+        fragile.connection.open(0.5)
+    fragile.daemon.wake()
+    fragile.connection.open(30)
+    until(lambda: fragile.domain(read(xml).uuid) is not None, 10)
+
+
+def test_a_killed_daemon_is_told_and_is_reached_again_when_it_is_back(fragile: Site) -> None:
+    xml = machine_xml(fragile.make("disk"))
+    machine = read(xml).uuid
+    fragile.ask("define", xml)
+    fragile.ask("start_paused", machine)
+    fragile.daemon.kill()
+    with pytest.raises((Unknown, Unreachable)):
+        fragile.ask("destroy", machine)
+    with pytest.raises(Unreachable):
+        fragile.connection.open(5)
+    with pytest.raises(Unreachable):
+        fragile.ask("facts")
+    fragile.daemon.start()
+    fragile.connection.open(30)
+    assert fragile.known(machine).state is PowerState.PAUSED
+
+
+def test_a_transfer_to_a_host_that_is_away_is_refused(fleet: Fleet) -> None:
+    here, there = fleet.here.make("disk"), fleet.there.make("disk")
+    xml = machine_xml(here)
+    machine = read(xml).uuid
+    fleet.here.ask("define", xml)
+    fleet.here.ask("start_carrier", carrier_xml(xml, here))
+    fleet.there.daemon.kill()
+    try:
+        watch = fleet.transfer(machine, carrier_xml(xml, there))
+        until(watch.ended)
+    finally:
+        fleet.there.daemon.start()
+    assert isinstance(watch.error(), DriverError)
+    left = fleet.here.known(machine)
+    assert (left.state, left.job_running) == (PowerState.PAUSED, False)

@@ -18,6 +18,7 @@ from resizeflow.drivers.definition import Mark, Placement, carrier, read, resize
 from resizeflow.drivers.hypervisor import (
     DriverError,
     Exists,
+    Fence,
     HostConnection,
     PowerState,
     Refused,
@@ -27,8 +28,8 @@ from resizeflow.drivers.hypervisor import (
     Unreachable,
     VolumeSpec,
 )
-from resizeflow.drivers.simulator import SimulatedConnection, SimulatedWorld
-from resizeflow.drivers.simulator.world import ALWAYS, POOL
+from resizeflow.drivers.simulator import ALWAYS, Cause, Fault, SimulatedConnection, SimulatedWorld
+from resizeflow.drivers.simulator.world import POOL
 
 GIB = 2**30
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -49,8 +50,12 @@ def host(world: SimulatedWorld, name: str) -> HostConnection:
     return connection
 
 
-def ask(connection: HostConnection, method: str, *args: Any, not_after: float | None = None) -> Any:
-    return connection.call(method, args, timeout=5, not_after=not_after)
+def fence(seconds: float = 60, epoch: int = 1) -> Fence:
+    return Fence(time.clock_gettime(time.CLOCK_BOOTTIME) + seconds, "j-1", epoch)
+
+
+def ask(connection: HostConnection, method: str, *args: Any, fence: Fence | None = None) -> Any:
+    return connection.call(method, args, timeout=5, fence=fence)
 
 
 def until(condition: Callable[[], bool], seconds: float = 5) -> None:
@@ -163,7 +168,7 @@ def test_a_refusal_once_and_always(world: SimulatedWorld) -> None:
 
 def test_a_lost_reply_has_its_effect_and_costs_the_connection(world: SimulatedWorld) -> None:
     h1 = host(world, "h1")
-    world.fail("h1", "create_volume", "no answer", after_effect=True)
+    world.fail("h1", "create_volume", "no answer", fault=Fault.LOSE_REPLY)
     with pytest.raises(Unknown, match="no answer"):
         ask(h1, "create_volume", POOL, VolumeSpec("a", GIB, "raw"))
     with pytest.raises(Unreachable):
@@ -172,20 +177,152 @@ def test_a_lost_reply_has_its_effect_and_costs_the_connection(world: SimulatedWo
     assert ask(h1, "volume", POOL, "a").capacity == GIB
 
 
+def test_a_call_that_never_arrived_looks_the_same_as_a_lost_reply(world: SimulatedWorld) -> None:
+    h1 = host(world, "h1")
+    world.fail("h1", "create_volume", "broken pipe", times=2, fault=Fault.LOSE_CALL)
+    for _ in range(2):
+        with pytest.raises(Unknown, match="broken pipe"):
+            ask(h1, "create_volume", POOL, VolumeSpec("a", GIB, "raw"))
+        h1.open(1)
+        assert ask(h1, "volume", POOL, "a") is None
+    ask(h1, "create_volume", POOL, VolumeSpec("a", GIB, "raw"))
+
+
+def test_a_connection_that_keepalive_has_dropped(world: SimulatedWorld) -> None:
+    h1 = host(world, "h1")
+    world.fail(None, "create_volume", "keepalive", fault=Fault.UNREACHABLE)
+    with pytest.raises(Unreachable, match="keepalive"):
+        ask(h1, "create_volume", POOL, VolumeSpec("a", GIB, "raw"))
+    with pytest.raises(Unreachable, match="not connected"):
+        ask(h1, "facts")
+    h1.open(1)
+    assert world.effects() == ()
+    ask(h1, "create_volume", POOL, VolumeSpec("a", GIB, "raw"))
+
+
+def test_a_host_comes_back_after_so_many_attempts(world: SimulatedWorld) -> None:
+    h1 = host(world, "h1")
+    world.set_up("h1", False, attempts=2)
+    h1.close()
+    for _ in range(2):
+        with pytest.raises(Unreachable, match="down"):
+            h1.open(1)
+    h1.open(1)
+    assert ask(h1, "facts").hostname == "h1"
+    assert world.snapshot()["hosts"]["h1"]["up"]
+
+
+def test_a_hung_host_does_what_it_was_sent_when_it_wakes_up(world: SimulatedWorld) -> None:
+    first, second = host(world, "h1"), host(world, "h1")
+    uuid = world.create_guest("h1", "a", 1, 256, {"vda": 1})
+    world.hang("h1")
+    with pytest.raises(Unknown):
+        ask(first, "facts")
+    with pytest.raises(Unknown):
+        ask(second, "destroy", uuid, fence=fence(-1, epoch=7))
+    for connection in (first, second):
+        with pytest.raises(Unreachable, match="does not answer"):
+            connection.open(1)
+    assert world.running(uuid) == ("h1",)
+    world.wake("h1")
+    assert world.running(uuid) == ()
+    assert [(e.method, e.epoch, e.caused) for e in world.effects()] == [("destroy", 7, Cause.LATE)]
+    first.open(1)
+    assert ask(first, "domain", uuid).state is PowerState.SHUTOFF
+
+
+def test_a_host_that_hangs_at_a_call_has_done_it_before_it_answers_again(world: SimulatedWorld) -> None:
+    h1 = host(world, "h1")
+    world.fault_at("TransferDisks.create_volume#1.checked", "hang:2")
+    with pytest.raises(Unknown, match="no answer"):
+        ask(h1, "create_volume", POOL, VolumeSpec("a", GIB, "raw"))
+    for _ in range(2):
+        with pytest.raises(Unreachable):
+            h1.open(1)
+    h1.open(1)
+    assert ask(h1, "volume", POOL, "a").capacity == GIB
+
+
+def test_what_hung_in_a_host_is_lost_with_its_power(world: SimulatedWorld) -> None:
+    h1 = host(world, "h1")
+    world.hang("h1")
+    with pytest.raises(Unknown):
+        ask(h1, "create_volume", POOL, VolumeSpec("a", GIB, "raw"))
+    world.crash("h1")
+    world.set_up("h1", True)
+    h1.open(1)
+    assert ask(h1, "volumes", POOL) == ()
+
+
+def test_disks_that_are_only_half_made(world: SimulatedWorld) -> None:
+    h1 = host(world, "h1")
+    base = VolumeSpec("base", GIB, "qcow2")
+    ask(h1, "create_volume", POOL, base)
+    for method, arguments in (
+        ("create_volume", (POOL, VolumeSpec("over", GIB, "qcow2", ask(h1, "volume", POOL, "base").path, "qcow2"))),
+        ("grow_volume", (POOL, "base", 3 * GIB)),
+    ):
+        world.fail("h1", method, "killed", fault=Fault.HALF)
+        with pytest.raises(Unknown, match="killed"):
+            ask(h1, method, *arguments)
+        h1.open(1)
+    over, base = ask(h1, "volume", POOL, "over"), ask(h1, "volume", POOL, "base")
+    assert (over.capacity, over.format, over.backing_path) == (0, "raw", None)
+    assert base.capacity == 2 * GIB
+    with pytest.raises(ValueError, match="half"):
+        world.fail("h1", "destroy", fault=Fault.HALF)
+
+
+def test_a_transfer_and_a_stream_that_die_in_the_middle(world: SimulatedWorld) -> None:
+    uuid = off_guest(world)
+    h1, h2, xml = begin_transfer(world, uuid)
+    world.fail("h1", "transfer", fault=Fault.HALF)
+    watch = h1.watch("transfer", (uuid, world.uri("h2"), "", xml, 0))
+    until(watch.ended)
+    assert isinstance(watch.error(), Refused)
+    assert ask(h1, "domain", uuid).state is PowerState.PAUSED
+    assert ask(h2, "domain", uuid) is None
+    assert world.content("h2", "shop-vda.qcow2") == "made:shop-vda (partial)"
+    ask(h1, "destroy", uuid)
+    target = StreamTarget(world.uri("h2"), POOL, "shop-vda.qcow2")
+    world.fail(None, "stream", fault=Fault.HALF)
+    done, error = streamed(h1, target)
+    assert (done, type(error)) == ((), Unknown)
+    assert world.content("h2", "shop-vda.qcow2").endswith("(half)")
+    assert world.content("h1", "shop-vda.qcow2") == "made:shop-vda"
+    _, error = streamed(h1, target)
+    assert error is None
+    assert world.content("h2", "shop-vda.qcow2") == "made:shop-vda"
+
+
 def test_too_late_is_refused_and_an_old_epoch_is_not(world: SimulatedWorld) -> None:
     h1 = host(world, "h1")
     uuid = off_guest(world)
-    now = time.clock_gettime(time.CLOCK_BOOTTIME)
     with pytest.raises(Refused, match="too late"):
-        ask(h1, "set_autostart", uuid, True, not_after=now - 1)
-    ask(h1, "set_autostart", uuid, True, not_after=now + 60)
-    machine = ask(h1, "definition_with_secrets", uuid)
-    ask(h1, "define", retired(machine, Mark("m-1", 9, "retired")))
-    ask(h1, "define", retired(machine, Mark("m-1", 3, "retired")))
-    assert [(e.method, e.migration, e.epoch) for e in world.effects()] == [
-        ("set_autostart", None, None),
-        ("define", "m-1", 9),
-        ("define", "m-1", 3),
+        ask(h1, "set_autostart", uuid, True, fence=fence(-1))
+    ask(h1, "set_autostart", uuid, True, fence=fence(epoch=9))
+    ask(h1, "set_autostart", uuid, False, fence=fence(epoch=3))
+    ask(h1, "set_autostart", uuid, True)
+    assert [(e.method, e.job, e.epoch, e.caused) for e in world.effects()] == [
+        ("set_autostart", "j-1", 9, Cause.CALL),
+        ("set_autostart", "j-1", 3, Cause.CALL),
+        ("set_autostart", None, None, Cause.CALL),
+    ]
+
+
+def test_what_ends_by_itself_is_logged_under_the_epoch_that_began_it(world: SimulatedWorld) -> None:
+    guest = world.create_guest("h1", "a", 1, 256, {"vda": 1})
+    ask(host(world, "h1"), "shutdown", guest, fence=fence(epoch=4))
+    until(lambda: world.running(guest) == ())
+    uuid = off_guest(world)
+    h1, _, xml = begin_transfer(world, uuid)
+    watch = h1.watch("transfer", (uuid, world.uri("h2"), "", xml, 0), fence=fence(epoch=5))
+    until(watch.ended)
+    assert [(e.host, e.method, e.epoch, e.caused) for e in world.effects() if e.job is not None] == [
+        ("h1", "shutdown", 4, Cause.CALL),
+        ("h1", "shutdown", 4, Cause.WORLD),
+        ("h1", "transfer", 5, Cause.CALL),
+        ("h1", "transfer", 5, Cause.WORLD),
     ]
 
 
@@ -374,7 +511,7 @@ def test_a_full_destination_ends_the_transfer(world: SimulatedWorld) -> None:
 def test_a_transfer_whose_start_was_not_answered_runs(world: SimulatedWorld) -> None:
     uuid = off_guest(world)
     h1, h2, xml = begin_transfer(world, uuid)
-    world.fail("h1", "transfer", "no answer", after_effect=True)
+    world.fail("h1", "transfer", "no answer", fault=Fault.LOSE_REPLY)
     watch = h1.watch("transfer", (uuid, world.uri("h2"), "", xml, 0))
     until(watch.ended)
     assert isinstance(watch.error(), Unknown)

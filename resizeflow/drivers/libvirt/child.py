@@ -18,10 +18,9 @@ import libvirt
 from resizeflow.drivers.hypervisor import DriverError, Unknown
 from resizeflow.drivers.libvirt.host import LibvirtHost
 from resizeflow.drivers.libvirt.session import Session, open_session
-from resizeflow.drivers.libvirt.wire import Channel, Connect, News, Noted, Ping, Reply, Request
+from resizeflow.drivers.libvirt.wire import Channel, Connect, News, Noted, Ping, Prolong, Reply, Request
 
-# How far a copy may run ahead of the worker that records it. So a worker that is stopped, and loses its lease
-# by that, stops its copies too.
+# How far a copy may run ahead of the worker that records it: what is copied again after a kill.
 _UNNOTED = 4
 _LOST = object()
 
@@ -33,6 +32,7 @@ class _Parent:
         self._channel = Channel(end)
         self._messages: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._may_emit = threading.Semaphore(_UNNOTED)
+        self.session: Session | None = None
         threading.Thread(target=self._listen, daemon=True).start()
 
     def next_message(self) -> object:
@@ -60,6 +60,9 @@ class _Parent:
                 os._exit(0)
             if isinstance(message, Noted):
                 self._may_emit.release()
+            elif isinstance(message, Prolong):
+                if self.session is not None:
+                    self.session.fenced_by = message.fence
             else:
                 self._messages.put(message)
 
@@ -75,7 +78,7 @@ def _run_events() -> None:
 
 def _answer(host: LibvirtHost, session: Session, request: Request) -> Reply:
     """Calls one method."""
-    session.not_after = request.not_after
+    session.fenced_by = request.fence
     try:
         value = getattr(host, request.method)(*request.args)
     except DriverError as error:
@@ -97,6 +100,7 @@ def _serve(parent: _Parent) -> None:
     except DriverError as error:
         parent.send(Reply(error=error, alive=False))
         return
+    parent.session = session
     session.connection.registerCloseCallback(lambda *_: parent.lost(), None)
     host = LibvirtHost(session)
     parent.send(Reply(value=session.host))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from resizeflow.drivers.hypervisor import DriverError, Effect, Unknown, Unreachable, effect_of
+from resizeflow.drivers.hypervisor import DriverError, Effect, Fence, Unknown, Unreachable, effect_of
 from resizeflow.drivers.libvirt.process import ChildProcess
 from resizeflow.drivers.libvirt.watch import LibvirtWatch
 from resizeflow.drivers.libvirt.wire import Connect, Ping, Reply, Request
+
+LOG = logging.getLogger(__name__)
 
 
 class LibvirtConnection:
@@ -34,17 +37,18 @@ class LibvirtConnection:
         finally:
             self._turn.release()
 
-    def call(self, method: str, args: tuple[Any, ...], *, timeout: float, not_after: float | None = None) -> Any:
+    def call(self, method: str, args: tuple[Any, ...], *, timeout: float, fence: Fence | None = None) -> Any:
         """Calls a look or an act. See `HostConnection.call`."""
         if effect_of(method) is Effect.WATCH:
             raise ValueError(f"{method} is to be watched, not called.")
+        self._note(method, fence)
         deadline = time.monotonic() + timeout
         self._take_turn(timeout)
         try:
             child = self._child
             if child is None:
                 raise Unreachable(f"{self._name}: not connected.")
-            reply = self._exchange(child, Request(method, args, not_after), deadline, timeout)
+            reply = self._exchange(child, Request(method, args, fence), deadline, timeout)
             if not reply.alive:
                 self._drop(child)
         finally:
@@ -53,11 +57,12 @@ class LibvirtConnection:
             raise reply.error
         return reply.value
 
-    def watch(self, method: str, args: tuple[Any, ...], *, not_after: float | None = None) -> LibvirtWatch:
+    def watch(self, method: str, args: tuple[Any, ...], *, fence: Fence | None = None) -> LibvirtWatch:
         """Starts a `WATCH` method in a child of its own."""
         if effect_of(method) is not Effect.WATCH:
             raise ValueError(f"{method} is to be called, not watched.")
-        return LibvirtWatch(self._name, self._uri, Request(method, args, not_after))
+        self._note(method, fence)
+        return LibvirtWatch(self._name, self._uri, Request(method, args, fence))
 
     def close(self) -> None:
         """Ends the caller's side, and with it a call that another thread is in."""
@@ -67,6 +72,10 @@ class LibvirtConnection:
         child.end()
         with self._turn:
             self._drop(child)
+
+    def _note(self, method: str, fence: Fence | None) -> None:
+        if fence is not None:
+            LOG.debug("%s: %s for job %s under epoch %d", self._name, method, fence.job_id, fence.epoch)
 
     def _take_turn(self, timeout: float) -> None:
         if not self._turn.acquire(timeout=timeout):

@@ -9,13 +9,15 @@ from typing import Any
 
 import libvirt
 
-from resizeflow.drivers.hypervisor import Refused, Unreachable
+from resizeflow.drivers.hypervisor import Fence, Refused, Unreachable
 from resizeflow.drivers.libvirt.errors import reason, translated
 
 # libvirtd's input and output answer these even when all its workers are busy, so silence means that it hangs:
 # noticed after interval * (count + 1) seconds.
 KEEPALIVE_INTERVAL = 2
 KEEPALIVE_COUNT = 3
+_HELD = 0.1
+"""Seconds between two looks whether an effect that is held still may go on."""
 
 
 class Session:
@@ -25,7 +27,7 @@ class Session:
         self.connection = connection
         self.host = str(connection.getHostname())
         self.emit = emit
-        self.not_after: float | None = None
+        self.fenced_by: Fence | None = None
 
     @property
     def alive(self) -> bool:
@@ -42,8 +44,19 @@ class Session:
 
     def fence(self) -> None:
         """Called directly before each call that has an effect. Raises `Refused` when it is too late."""
-        if self.not_after is not None and time.clock_gettime(time.CLOCK_BOOTTIME) > self.not_after:
-            raise Refused(f"{self.host}: too late, the time in which this call was allowed is over.")
+        fence = self.fenced_by
+        if fence is not None and self._too_late():
+            raise Refused(f"{self.host}: too late, epoch {fence.epoch} of job {fence.job_id} may have ended.")
+
+    def _too_late(self) -> bool:
+        fence = self.fenced_by
+        return fence is not None and time.clock_gettime(time.CLOCK_BOOTTIME) > fence.not_after
+
+    def hold_still(self) -> None:
+        """Called directly before each piece of a long effect. Waits while it is too late, until the worker, whose
+        lease was renewed, says so, or ends this process: it may have been stopped, and another have its job."""
+        while self._too_late():
+            time.sleep(_HELD)
 
     def close(self) -> None:
         """Lets the connection go; one that is lost already is fine."""

@@ -127,6 +127,7 @@ def _copy(source: _Disk, destination: _Disk, offset: int, length: int, throttle:
         flags = libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM
         destination.volume.upload(upload, offset, length, flags)
         for piece in _pieces(source, offset, length):
+            source.session.hold_still()
             if isinstance(piece, int):
                 content.hole(piece)
                 upload.sendHole(piece)

@@ -6,9 +6,9 @@ import threading
 import time
 from typing import Any
 
-from resizeflow.drivers.hypervisor import DriverError, Unknown, Unreachable
+from resizeflow.drivers.hypervisor import DriverError, Fence, Unknown, Unreachable
 from resizeflow.drivers.libvirt.process import ChildProcess
-from resizeflow.drivers.libvirt.wire import Connect, News, Noted, Reply, Request
+from resizeflow.drivers.libvirt.wire import Connect, News, Noted, Prolong, Reply, Request
 
 # Of its own, because nobody waits for a watch to connect.
 _CONNECT_TIMEOUT = 30.0
@@ -56,6 +56,12 @@ class LibvirtWatch:
         with self._lock:
             return self._error
 
+    def prolong(self, fence: Fence) -> None:
+        """Its effect may go on until the fence's last moment."""
+        with self._lock:
+            if not self._ended:
+                self._tell(Prolong(fence))
+
     def stop(self) -> None:
         """Ends the caller's side."""
         with self._lock:
@@ -80,7 +86,7 @@ class LibvirtWatch:
             return False
         if isinstance(message, News):
             self._news.append(message.value)
-            self._note()
+            self._tell(Noted())
         elif isinstance(message, Reply):
             self._answered(message)
         return True
@@ -96,9 +102,9 @@ class LibvirtWatch:
         self._child.kill()
         self._end(error)
 
-    def _note(self) -> None:
+    def _tell(self, message: Noted | Prolong) -> None:
         try:
-            self._child.channel.send(Noted(), time.monotonic() + _CONNECT_TIMEOUT)
+            self._child.channel.send(message, time.monotonic() + _CONNECT_TIMEOUT)
         except OSError:
             return  # gone: the next message says so
 

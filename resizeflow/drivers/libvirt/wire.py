@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from resizeflow.drivers.hypervisor import DriverError
+from resizeflow.drivers.hypervisor import DriverError, Fence
 
 _LENGTH = struct.Struct(">Q")
 _READ = 256 * 1024
@@ -24,11 +24,11 @@ class Connect:
 
 @dataclass(frozen=True)
 class Request:
-    """To the child: call a method of the `Hypervisor`. `not_after` is in CLOCK_BOOTTIME seconds."""
+    """To the child: call a method of the `Hypervisor`."""
 
     method: str
     args: tuple[Any, ...]
-    not_after: float | None
+    fence: Fence | None
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,13 @@ class Ping:
 @dataclass(frozen=True)
 class Noted:
     """To the child: a piece of news has been taken."""
+
+
+@dataclass(frozen=True)
+class Prolong:
+    """To the child, while a call runs: its effects may go on until a later moment."""
+
+    fence: Fence
 
 
 @dataclass(frozen=True)

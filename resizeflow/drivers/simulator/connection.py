@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any
 
-from resizeflow.drivers.hypervisor import DriverError, Effect, Unknown, Unreachable, effect_of
+from resizeflow.drivers.hypervisor import DriverError, Effect, Fence, Unknown, Unreachable, effect_of
+from resizeflow.drivers.simulator.effects import Cause
+from resizeflow.drivers.simulator.hangs import arriving, swallow
 from resizeflow.drivers.simulator.host import SimulatedHost, address
+from resizeflow.drivers.simulator.power import come_back
 from resizeflow.drivers.simulator.session import HostSession
 from resizeflow.drivers.simulator.store import Store
 
@@ -28,7 +32,8 @@ class SimulatedConnection:
                 raise Unreachable(f"there is no world in {self._path}")
             store = self._store or Store(self._path)
             try:
-                HostSession(store, self._name).check_up()
+                _return_if_due(store, self._name)
+                HostSession(store, self._name).connect()
             except DriverError as error:
                 store.close()
                 self._store = None
@@ -41,7 +46,7 @@ class SimulatedConnection:
         args: tuple[Any, ...],
         *,
         timeout: float,  # noqa: ARG002 - a file answers at once
-        not_after: float | None = None,
+        fence: Fence | None = None,
     ) -> Any:
         """Calls a LOOK or ACT method. After `Unknown` or `Unreachable` the connection is lost."""
         if effect_of(method) is Effect.WATCH:
@@ -50,16 +55,16 @@ class SimulatedConnection:
             if self._store is None:
                 raise Unreachable(f"{self._name}: not connected")
             try:
-                return _perform(HostSession(self._store, self._name, not_after=not_after), method, args)
+                return _perform(HostSession(self._store, self._name, fence=fence), method, args)
             except (Unknown, Unreachable):
                 self._lose()
                 raise
 
-    def watch(self, method: str, args: tuple[Any, ...], *, not_after: float | None = None) -> SimulatedWatch:
+    def watch(self, method: str, args: tuple[Any, ...], *, fence: Fence | None = None) -> SimulatedWatch:
         """Starts a WATCH method on a connection of its own."""
         if effect_of(method) is not Effect.WATCH:
             raise ValueError(f"{method} is to be called, not watched.")
-        return SimulatedWatch(Store(self._path), self._name, method, args, not_after)
+        return SimulatedWatch(Store(self._path), self._name, method, args, fence)
 
     def close(self) -> None:
         """Ends the caller's side."""
@@ -78,11 +83,11 @@ _END = object()
 class SimulatedWatch:
     """A started WATCH method, in a thread that ends with its process."""
 
-    def __init__(self, store: Store, name: str, method: str, args: tuple[Any, ...], not_after: float | None) -> None:
+    def __init__(self, store: Store, name: str, method: str, args: tuple[Any, ...], fence: Fence | None) -> None:
         self._news: SimpleQueue[Any] = SimpleQueue()
         self._stopped = Event()
         self._error: DriverError | None = None
-        session = HostSession(store, name, emit=self._news.put, not_after=not_after, stopped=self._stopped)
+        session = HostSession(store, name, emit=self._news.put, fence=fence, stopped=self._stopped)
         self._thread = Thread(target=self._run, args=(session, method, args), daemon=True)
         self._thread.start()
 
@@ -104,6 +109,9 @@ class SimulatedWatch:
         """Why it failed, once it has ended."""
         return self._error
 
+    def prolong(self, fence: Fence) -> None:
+        """Nothing to do: this copy is a thread of its worker, and is stopped with it."""
+
     def stop(self) -> None:
         """Ends the caller's side."""
         self._stopped.set()
@@ -119,8 +127,28 @@ class SimulatedWatch:
             self._news.put(_END)
 
 
+def arrive(store: Store, name: str) -> None:
+    """Lets a host that woke up do what had hung in it, before it answers anybody; nobody hears how it went."""
+    for method, args, fence in arriving(store, name):
+        session = HostSession(store, name, fence=fence, caused=Cause.LATE)
+        session.stopped.set()
+        with contextlib.suppress(DriverError):
+            getattr(SimulatedHost(session), method)(*args)
+
+
+def _return_if_due(store: Store, name: str) -> None:
+    with store.reading() as db:
+        if not db.execute("SELECT 1 FROM hosts WHERE name = ? AND attempts_left <= 0", (name,)).fetchone():
+            return
+    with store.transaction() as db:
+        come_back(db, name)
+    arrive(store, name)
+
+
 def _perform(session: HostSession, method: str, args: tuple[Any, ...]) -> Any:
     try:
+        if session.store.eventful() and swallow(session.store, session.name, method, args, session.fence):
+            raise Unknown(f"{session.name}: no answer to {method}")
         return getattr(SimulatedHost(session), method)(*args)
     except sqlite3.Error as error:
         raise Unknown(f"{session.name}: {error}") from error

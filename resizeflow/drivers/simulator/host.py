@@ -208,7 +208,8 @@ class SimulatedHost(Hypervisor):
             row = self._session.domain_row(db, uuid)
             deaf = db.execute("SELECT 1 FROM deaf_guests WHERE uuid = ?", (uuid,)).fetchone()
             if row["state"] == PowerState.RUNNING and row["off_at"] is None and not deaf:
-                self._session.update(db, uuid, off_at=boottime() + setting(db, "shutdown_seconds"))
+                off_at, by = boottime() + setting(db, "shutdown_seconds"), self._session.origin
+                self._session.update(db, uuid, off_at=off_at, off_job=by.job, off_epoch=by.epoch)
 
     def destroy(self, uuid: str) -> None:
         with self._session.acting("destroy", uuid) as db:
@@ -257,7 +258,7 @@ class SimulatedHost(Hypervisor):
     # --- start and watch ---------------------------------------------------------------------------------
 
     def transfer(self, uuid: str, peer_uri: str, data_uri: str, xml: str, bandwidth: int) -> None:
-        peer = self._peer(peer_uri)
+        peer, by = self._peer(peer_uri), self._session.origin
         with self._session.acting("transfer", uuid, peer_uri, data_uri, xml, bandwidth) as db:
             row = self._session.active_row(db, uuid)
             if describe(db, row).job_running:
@@ -272,8 +273,8 @@ class SimulatedHost(Hypervisor):
                     raise Refused("Source and target image have different sizes")
                 size += volume.capacity
             start(db, peer.name, xml, incoming=True)
-            job = (self._name, uuid, peer.name, boottime(), setting(db, "transfer_seconds"), size)
-            db.execute("INSERT INTO transfers VALUES (?, ?, ?, ?, ?, ?)", job)
+            job = (self._name, uuid, peer.name, boottime(), setting(db, "transfer_seconds"), size, by.job, by.epoch)
+            db.execute("INSERT INTO transfers VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)", job)
         while (sender := self.domain(uuid)) is not None and sender.job_running:
             if self._session.stopped.wait(_POLL_SECONDS):
                 return
@@ -283,7 +284,8 @@ class SimulatedHost(Hypervisor):
 
     def stream(self, pool: str, name: str, target: StreamTarget) -> None:
         peer = SimulatedHost(self._peer(target.uri))
-        with self._session.acting("stream", name, pool, target) as db:
+        self._session.refuse_if_late("stream")
+        with self._session.looking("stream") as db:
             shelf = self._session.shelf(db, pool)
             source = shelf.at(shelf.path_of(name))
             if source.backing_path is not None:
@@ -306,7 +308,7 @@ class SimulatedHost(Hypervisor):
 
     def _receive(self, target: StreamTarget, source: VolumeFacts, content: str, count: int) -> None:
         """Takes one more segment: what is there is right only if all before it are there."""
-        with self._session.acting("stream", target.volume, source, count) as db:
+        with self._session.acting("stream", target.volume, source, count, begun=True) as db:
             shelf = self._session.shelf(db, target.pool)
             volume = shelf.at(shelf.path_of(target.volume))
             refuse_if_used(db, self._name, shelf, volume, running_only=True)
@@ -331,7 +333,7 @@ class SimulatedHost(Hypervisor):
             raise Refused(str(error)) from error
         if path.resolve() != self._session.store.path.resolve():
             raise Refused(f"'{uri}' is in another world")
-        return HostSession(self._session.store, name)
+        return HostSession(self._session.store, name, fence=self._session.fence, caused=self._session.origin.caused)
 
 
 def _merge_job(db: sqlite3.Connection, host: str, uuid: str, device: str) -> sqlite3.Row | None:

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from threading import Event
 from typing import Any
 
-from resizeflow.drivers.definition import Mark, read
-from resizeflow.drivers.hypervisor import Missing, Refused, Unknown, Unreachable
+from resizeflow.drivers.hypervisor import Fence, Missing, Refused, Unknown, Unreachable
 from resizeflow.drivers.simulator.disks import Shelf
+from resizeflow.drivers.simulator.effects import Cause, Origin, log
+from resizeflow.drivers.simulator.faults import Fault, halve, refuse, strike
 from resizeflow.drivers.simulator.jobs import settle
 from resizeflow.drivers.simulator.store import Store, boottime
 
@@ -25,72 +26,72 @@ class HostSession:
         name: str,
         *,
         emit: Callable[[Any], None] = lambda _: None,
-        not_after: float | None = None,
+        fence: Fence | None = None,
+        caused: Cause = Cause.CALL,
         stopped: Event | None = None,
     ) -> None:
         self.name = name
         self.store = store
         self.emit = emit
         self.stopped = stopped or Event()
-        self._not_after = not_after
+        self.fence = fence
+        self.origin = Origin(caused=caused) if fence is None else Origin(fence.job_id, fence.epoch, caused)
 
-    def check_up(self) -> None:
-        """Raises `Unreachable` if the host does not answer."""
+    def connect(self) -> None:
+        """Raises `Unreachable` if the host does not answer. One that is away for so many attempts has one less."""
         with self.store.reading() as db:
-            self._refuse_if_down(db)
+            host = self.host(db)
+        if host["up"] and not host["hung"]:
+            return
+        with self.store.transaction() as db:
+            db.execute("UPDATE hosts SET attempts_left = attempts_left - 1 WHERE name = ?", (self.name,))
+        raise Unreachable(f"host '{self.name}' {'does not answer' if host['up'] else 'is down'}")
 
     @contextmanager
     def looking(self, method: str) -> Iterator[sqlite3.Connection]:
         """A transaction that only reads."""
-        lost_reply = self._come_to_now(method)
-        if lost_reply is not None:
-            raise Unknown(f"{self.name}: {lost_reply}")
+        fault = self._come_to_now(method)
+        if fault is not None:
+            raise Unknown(f"{self.name}: {fault['message']}")
         with self.store.reading() as db:
             yield db
 
     @contextmanager
-    def acting(self, method: str, subject: str, *arguments: object) -> Iterator[sqlite3.Connection]:
-        """A transaction that changes the world, and is logged if it did."""
-        if self._not_after is not None and boottime() > self._not_after:
-            raise Refused(f"{self.name}: it is too late to begin {method}")
-        lost_reply = self._come_to_now(method)
+    def acting(
+        self, method: str, subject: str, *arguments: object, begun: bool = False
+    ) -> Iterator[sqlite3.Connection]:
+        """A transaction that changes the world, and is logged if it did. What has `begun` in time may end later."""
+        if not begun and self.origin.caused is Cause.CALL:
+            self.refuse_if_late(method)
+        fault = self._come_to_now(method, making=True)
         with self.store.transaction() as db:
-            mark = self._mark(db, subject, arguments)
+            capacity = _capacity(db, self.name, subject)
             changes = db.total_changes
             yield db
+            if fault is not None and fault["fault"] == Fault.HALF:
+                halve(db, Shelf.of(db, self.name).storage, method, subject, capacity)
             if db.total_changes > changes:
-                self._log(db, method, subject, arguments, mark)
-        if lost_reply is not None:
-            raise Unknown(f"{self.name}: {lost_reply}")
+                digest = hashlib.sha256(repr(arguments).encode()).hexdigest()[:16]
+                log(db, self.origin, time=boottime(), host=self.name, method=method, subject=subject, digest=digest)
+        if fault is not None and not (fault["fault"] == Fault.HALF and method == "transfer"):
+            raise Unknown(f"{self.name}: {fault['message']}")
 
-    def _log(self, db: sqlite3.Connection, method: str, subject: str, arguments: object, mark: Mark | None) -> None:
-        digest = hashlib.sha256(repr(arguments).encode()).hexdigest()[:16]
-        stamp = (None, None) if mark is None else (mark.migration, mark.epoch)
-        db.execute(
-            """INSERT INTO effects (time, host, method, subject, digest, migration, epoch)
-               VALUES (?, ?, ?, ?, ?, ?, ?)""",
-            (boottime(), self.name, method, subject, digest, *stamp),
-        )
+    def refuse_if_late(self, method: str) -> None:
+        """Raises `Refused` after the fence's last moment."""
+        if self.fence is not None and boottime() > self.fence.not_after:
+            raise Refused(f"{self.name}: it is too late to begin {method} under epoch {self.fence.epoch}")
 
-    def _come_to_now(self, method: str) -> str | None:
-        """Lets happen what is due, then a fault that waits; returns the words of one that loses the reply."""
+    def _come_to_now(self, method: str, *, making: bool = False) -> sqlite3.Row | None:
+        """Lets happen what is due, then a fault that waits; returns one that takes effect before it strikes."""
         if not self.store.eventful():
-            self.check_up()
             return None
         with self.store.transaction() as db:
-            self._refuse_if_down(db)
+            self._refuse_if_away(db)
             settle(db, boottime())
-            fault = db.execute(
-                "SELECT * FROM faults WHERE host = ? AND method = ? AND times != 0 ORDER BY id LIMIT 1",
-                (self.name, method),
-            ).fetchone()
-            if fault is None:
-                return None
-            db.execute("UPDATE faults SET times = times - 1 WHERE id = ? AND times > 0", (fault["id"],))
-            db.execute("DELETE FROM faults WHERE times = 0")
-        if not fault["after_effect"]:
-            raise Refused(f"{self.name}: {fault['message']}")
-        return str(fault["message"])
+            fault = strike(db, self.name, method, making=making)
+        if fault is not None:
+            refuse(self.name, fault)
+        return fault
 
     def host(self, db: sqlite3.Connection) -> sqlite3.Row:
         """The host itself."""
@@ -99,9 +100,12 @@ class HostSession:
             raise Unreachable(f"there is no host '{self.name}'")
         return row
 
-    def _refuse_if_down(self, db: sqlite3.Connection) -> None:
-        if not self.host(db)["up"]:
+    def _refuse_if_away(self, db: sqlite3.Connection) -> None:
+        host = self.host(db)
+        if not host["up"]:
             raise Unreachable(f"host '{self.name}' is down")
+        if host["hung"]:
+            raise Unknown(f"host '{self.name}' does not answer")
 
     def shelf(self, db: sqlite3.Connection, pool: str) -> Shelf:
         """The host's pool. Raises `Missing` if it has another name."""
@@ -129,23 +133,17 @@ class HostSession:
         where = (*values.values(), self.name, uuid)
         db.execute(f"UPDATE domains SET {columns} WHERE host = ? AND uuid = ?", where)  # noqa: S608 - our names
 
-    def _mark(self, db: sqlite3.Connection, subject: str, arguments: tuple[object, ...]) -> Mark | None:
-        """Whose effect it is, if the call or the domain says so."""
-        row = find_domain(db, self.name, subject)
-        known = [] if row is None else [row["live_xml"], row["inactive_xml"]]
-        for xml in [*arguments, *known]:
-            if isinstance(xml, str) and xml.lstrip().startswith("<"):
-                mark = read(xml).mark
-                if mark is not None:
-                    return mark
-        return None
-
 
 def find_domain(db: sqlite3.Connection, host: str, uuid: str) -> sqlite3.Row | None:
     """A domain of a host, None if it knows none."""
     where = (host, uuid)
     row: sqlite3.Row | None = db.execute("SELECT * FROM domains WHERE host = ? AND uuid = ?", where).fetchone()
     return row
+
+
+def _capacity(db: sqlite3.Connection, host: str, volume: str) -> int:
+    row = Shelf.of(db, host).volume(volume)
+    return 0 if row is None else row.capacity
 
 
 def setting(db: sqlite3.Connection, name: str) -> float:

@@ -17,7 +17,7 @@ CREATE TABLE hosts (
     name TEXT PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, vcpus INTEGER NOT NULL, memory_mb INTEGER NOT NULL,
     machines TEXT NOT NULL, domain_types TEXT NOT NULL, bridges TEXT NOT NULL,
     storage TEXT NOT NULL REFERENCES storages, up INTEGER NOT NULL DEFAULT 1,
-    booting INTEGER NOT NULL DEFAULT 0);
+    booting INTEGER NOT NULL DEFAULT 0, hung INTEGER NOT NULL DEFAULT 0, attempts_left INTEGER);
 CREATE TABLE volumes (
     storage TEXT NOT NULL REFERENCES storages, name TEXT NOT NULL, capacity INTEGER NOT NULL,
     allocation INTEGER NOT NULL, format TEXT NOT NULL, backing TEXT, backing_format TEXT, content TEXT,
@@ -26,27 +26,30 @@ CREATE TABLE domains (
     host TEXT NOT NULL REFERENCES hosts, uuid TEXT NOT NULL, name TEXT NOT NULL, inactive_xml TEXT,
     live_xml TEXT, state TEXT NOT NULL, autostart INTEGER NOT NULL DEFAULT 0,
     incoming INTEGER NOT NULL DEFAULT 0, snapshots INTEGER NOT NULL DEFAULT 0,
-    managed_save INTEGER NOT NULL DEFAULT 0, off_at REAL,
+    managed_save INTEGER NOT NULL DEFAULT 0, off_at REAL, off_job TEXT, off_epoch INTEGER,
     PRIMARY KEY (host, uuid), UNIQUE (host, name));
 CREATE TABLE deaf_guests (uuid TEXT PRIMARY KEY);
 CREATE TABLE transfers (
     host TEXT NOT NULL, uuid TEXT NOT NULL, peer TEXT NOT NULL, started REAL NOT NULL, seconds REAL NOT NULL,
-    bytes INTEGER NOT NULL, PRIMARY KEY (host, uuid));
+    bytes INTEGER NOT NULL, job TEXT, epoch INTEGER, breaks INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (host, uuid));
 CREATE TABLE merges (
     host TEXT NOT NULL, uuid TEXT NOT NULL, device TEXT NOT NULL, started REAL NOT NULL,
     seconds REAL NOT NULL, bytes INTEGER NOT NULL, PRIMARY KEY (host, uuid, device));
 CREATE TABLE faults (
-    id INTEGER PRIMARY KEY, host TEXT NOT NULL, method TEXT NOT NULL, message TEXT NOT NULL,
-    times INTEGER NOT NULL, after_effect INTEGER NOT NULL);
+    id INTEGER PRIMARY KEY, host TEXT, method TEXT NOT NULL, message TEXT NOT NULL, times INTEGER NOT NULL,
+    fault TEXT NOT NULL, attempts INTEGER);
+CREATE TABLE late_calls (
+    id INTEGER PRIMARY KEY, host TEXT NOT NULL, method TEXT NOT NULL, call BLOB NOT NULL);
 CREATE TABLE effects (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, host TEXT NOT NULL, method TEXT NOT NULL,
-    subject TEXT NOT NULL, digest TEXT NOT NULL, migration TEXT, epoch INTEGER);
+    subject TEXT NOT NULL, digest TEXT NOT NULL, job TEXT, epoch INTEGER, caused TEXT NOT NULL);
 """
 
 DEFAULTS = {"transfer_seconds": 0.03, "merge_seconds": 0.02, "shutdown_seconds": 0.01}
 
 _EVENTFUL = """SELECT EXISTS (SELECT 1 FROM faults) OR EXISTS (SELECT 1 FROM transfers)
-    OR EXISTS (SELECT 1 FROM domains WHERE off_at IS NOT NULL)"""
+    OR EXISTS (SELECT 1 FROM domains WHERE off_at IS NOT NULL)
+    OR EXISTS (SELECT 1 FROM hosts WHERE NOT up OR hung)"""
 
 
 def boottime() -> float:
@@ -80,7 +83,7 @@ class Store:
             yield db
 
     def eventful(self) -> bool:
-        """Whether there is anything that happens by itself: a job, a shutdown, a fault that waits."""
+        """Whether there is anything that happens by itself: a job, a shutdown, a fault that waits, a host away."""
         with self.reading() as db:
             return bool(db.execute(_EVENTFUL).fetchone()[0])
 

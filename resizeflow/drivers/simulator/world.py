@@ -7,38 +7,24 @@ import sqlite3
 import uuid as uuids
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from lxml import etree
 
-from resizeflow.drivers.hypervisor import DriverError, PowerState
-from resizeflow.drivers.simulator.disks import Shelf, local_disks
+from resizeflow.drivers.hypervisor import PowerState
+from resizeflow.drivers.simulator.connection import arrive
+from resizeflow.drivers.simulator.disks import Shelf
+from resizeflow.drivers.simulator.effects import LoggedEffect, logged
+from resizeflow.drivers.simulator.faults import Fault, arrange
 from resizeflow.drivers.simulator.jobs import power_off, settle
-from resizeflow.drivers.simulator.machines import accept, start
+from resizeflow.drivers.simulator.machines import accept
+from resizeflow.drivers.simulator.power import by_itself, come_back, go_away, run
 from resizeflow.drivers.simulator.store import DEFAULTS, Store, boottime
 
 POOL = "default"
 MACHINES = ("q35", "pc-q35-7.2", "pc", "pc-i440fx-7.2")
-ALWAYS = -1
-"""For `SimulatedWorld.fail`: the fault stays."""
-
-
-@dataclass(frozen=True)
-class LoggedEffect:
-    """An effect that happened. `epoch` is that of the mark on the domain, if there was one."""
-
-    seq: int
-    time: float
-    host: str
-    method: str
-    subject: str
-    """The domain's UUID or the volume's name."""
-    digest: str
-    migration: str | None
-    epoch: int | None
 
 
 class SimulatedWorld:
@@ -147,15 +133,17 @@ class SimulatedWorld:
             if not listens:
                 db.execute("INSERT INTO deaf_guests VALUES (?)", (uuid,))
             if running:
-                _run(db, host, xml)
+                run(db, host, xml)
         return uuid
 
-    def set_domain(self, host: str, uuid: str, *, snapshots: int = 0, managed_save: bool = False) -> None:
-        """What stands in the way of moving a machine."""
+    def set_domain(
+        self, host: str, uuid: str, *, snapshots: int = 0, managed_save: bool = False, autostart: bool = False
+    ) -> None:
+        """What stands in the way of moving a machine, and whether it starts with its host."""
         with self._store.transaction() as db:
             db.execute(
-                "UPDATE domains SET snapshots = ?, managed_save = ? WHERE host = ? AND uuid = ?",
-                (snapshots, managed_save, host, uuid),
+                "UPDATE domains SET snapshots = ?, managed_save = ?, autostart = ? WHERE host = ? AND uuid = ?",
+                (snapshots, managed_save, autostart, host, uuid),
             )
 
     def set_speed(self, **seconds: float) -> None:
@@ -166,13 +154,26 @@ class SimulatedWorld:
         with self._store.transaction() as db:
             db.executemany("UPDATE settings SET value = ? WHERE name = ?", [(v, k) for k, v in seconds.items()])
 
-    def fail(self, host: str, method: str, message: str, times: int = 1, *, after_effect: bool = False) -> None:
-        """The next calls of a method are refused or, `after_effect`, take effect and lose their answer."""
+    def fail(
+        self,
+        host: str | None,
+        method: str,
+        message: str = "as arranged",
+        times: int = 1,
+        *,
+        fault: Fault = Fault.REFUSE,
+        attempts: int | None = None,
+    ) -> None:
+        """The next `times` calls of a method go wrong, on a host or (None) on any. A host that HANGs wakes up by
+        itself after so many `attempts` to connect, or by `wake`."""
         with self._store.transaction() as db:
-            db.execute(
-                "INSERT INTO faults (host, method, message, times, after_effect) VALUES (?, ?, ?, ?, ?)",
-                (host, method, message, times, int(after_effect)),
-            )
+            arrange(db, host, method, message, times=times, fault=fault, attempts=attempts)
+
+    def fault_at(self, point: str, fault: str) -> None:
+        """As a failpoint's action: the act of the point `TASK.METHOD#N.checked` goes wrong (`hang:3`: 3 attempts)."""
+        kind, _, attempts = fault.partition(":")
+        method = point.split(".")[-2].partition("#")[0]
+        self.fail(None, method, fault=Fault(kind), attempts=int(attempts) if attempts else None)
 
     def heal(self) -> None:
         """Removes all faults."""
@@ -186,18 +187,26 @@ class SimulatedWorld:
             taken = shelf.facts().available - free
             db.execute("UPDATE storages SET other_bytes = other_bytes + ? WHERE name = ?", (taken, shelf.storage))
 
-    def set_up(self, host: str, up: bool) -> None:
-        """Whether the host can be reached. One that had crashed boots, and starts what has autostart."""
+    def set_up(self, host: str, up: bool, *, attempts: int | None = None) -> None:
+        """Whether the host can be reached; it comes back by itself after so many `attempts` to connect."""
         with self._store.transaction() as db:
-            booting = _host(db, host)["booting"]
-            db.execute("UPDATE hosts SET up = ?, booting = booting AND NOT ? WHERE name = ?", (up, up, host))
-            if up and booting:
-                domains = db.execute("SELECT inactive_xml FROM domains WHERE host = ? AND autostart", (host,))
-                for row in domains.fetchall():
-                    try:
-                        _run(db, host, row["inactive_xml"])
-                    except DriverError:
-                        continue
+            _host(db, host)
+            if up:
+                come_back(db, host)
+            else:
+                go_away(db, host, hung=False, attempts=attempts)
+
+    def hang(self, host: str, *, attempts: int | None = None) -> None:
+        """The host's daemon hangs: looks get no answer, acts none either, but they are done when it wakes up."""
+        with self._store.transaction() as db:
+            _host(db, host)
+            go_away(db, host, hung=True, attempts=attempts)
+
+    def wake(self, host: str) -> None:
+        """The host answers again, and does all that had hung in it, oldest first."""
+        with self._store.transaction() as db:
+            come_back(db, host)
+        arrive(self._store, host)
 
     def crash(self, host: str) -> None:
         """The host loses its power: nothing runs there any more, until `set_up` boots it."""
@@ -205,7 +214,10 @@ class SimulatedWorld:
             settle(db, boottime())
             for row in db.execute("SELECT uuid FROM domains WHERE host = ?", (host,)).fetchall():
                 power_off(db, host, row["uuid"])
-            db.execute("UPDATE hosts SET up = 0, booting = 1 WHERE name = ?", (host,))
+                by_itself(db, host, "crash", row["uuid"])
+            db.execute("DELETE FROM late_calls WHERE host = ?", (host,))
+            go_away(db, host, hung=False, attempts=None)
+            db.execute("UPDATE hosts SET booting = 1 WHERE name = ?", (host,))
 
     # --- inspecting --------------------------------------------------------------------------------------
 
@@ -227,8 +239,7 @@ class SimulatedWorld:
     def effects(self) -> tuple[LoggedEffect, ...]:
         """All effects so far, in their order."""
         with self._settled() as db:
-            rows = db.execute("SELECT * FROM effects ORDER BY seq").fetchall()
-        return tuple(LoggedEffect(**dict(row)) for row in rows)
+            return logged(db)
 
     def snapshot(self, *, contents: bool = True) -> dict[str, Any]:
         """The whole world, comparable; without `contents` what guests wrote is left out."""
@@ -258,14 +269,6 @@ def _host(db: sqlite3.Connection, name: str) -> sqlite3.Row:
     if row is None:
         raise ValueError(f"There is no host '{name}'.")
     return row
-
-
-def _run(db: sqlite3.Connection, host: str, xml: str) -> None:
-    """Starts a domain with its CPUs running."""
-    start(db, host, xml)
-    db.execute("UPDATE domains SET state = ? WHERE host = ? AND live_xml = ?", (PowerState.RUNNING, host, xml))
-    for disk in local_disks(xml):
-        Shelf.of(db, host).ran(disk, host)
 
 
 def _guest_xml(*, name: str, uuid: str, vcpus: int, memory_mb: int, devices: str) -> str:

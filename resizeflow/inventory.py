@@ -85,18 +85,18 @@ class Inventory:
         """Changes a host's settings. `fenced` says that a person made sure that nothing runs there: a proof of off."""
         with self.database.write() as tx:
             host = tx.hosts.get(name)
-            for key, value in changes.items():
-                if value is not None:
-                    setattr(host, key, value)
-            if host.enabled:
-                host.disabled_reason = None
             if fenced is not None:
-                host.fenced_at = tx.now() if fenced else None
                 for migration in tx.migrations.open():
                     if host.id in (migration.source_host_id, migration.dest_host_id):
                         word = "fenced" if fenced else "no longer fenced"
                         who = os.environ.get("USER", "unknown")
                         tx.events.add(migration.id, "fence", f"host {host.name} is {word}, says {who}")
+                host.fenced_at = tx.now() if fenced else None
+            for key, value in changes.items():
+                if value is not None:
+                    setattr(host, key, value)
+            if host.enabled:
+                host.disabled_reason = None
         return host
 
     def remove_host(self, name: str, *, forgive_debts: bool = False) -> None:
@@ -174,9 +174,9 @@ class Inventory:
     def remove_instance(self, instance: str) -> None:
         """Forgets a machine; its domain and disks stay as they are."""
         with self.database.write() as tx:
-            row = tx.instances.get(instance)
+            row = tx.instances.get(instance, lock=True)
             if migration := tx.migrations.open_for(row.id):
                 raise Conflict(f"Instance {row.name} has an open migration {migration.id[:8]} ({migration.status}).")
-            tx.hosts.release(instance_consumer(row.id))
             tx.quotas.remove_instance(row.project_id, row.flavor)
+            tx.hosts.release(instance_consumer(row.id))
             tx.session.delete(row)

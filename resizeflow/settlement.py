@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
+
+from oslo_db.exception import DBDuplicateEntry
 
 from resizeflow.gate import HostAway, Looks
 from resizeflow.persistence.database import Database
@@ -26,7 +29,8 @@ def queue_settlements(database: Database, looks: Looks) -> int:
     wanted = {(debt.migration_id, debt.instance_id) for debt in debts if debt.host_id in answering}
     queued = 0
     for migration_id, instance_id in sorted(wanted):
-        with database.write() as tx:
+        # Another worker may be about to queue it, too: the database takes one.
+        with contextlib.suppress(DBDuplicateEntry), database.write(point="job.settle") as tx:
             if tx.jobs.busy(instance_id) is None:
                 tx.jobs.create(str(uuid.uuid4()), migration_id, instance_id, "settle_v1")
                 queued += 1

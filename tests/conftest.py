@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from lab.postgresql import PostgreSQL
+from resizeflow.persistence import schema
+from resizeflow.persistence.database import Database
+
 MEMORY = Path("/dev/shm")  # noqa: S108 - a kill of a process loses nothing there, and a sync costs nothing
+TEMPLATE = "template"
+"""The PostgreSQL database of which each test has a copy: migrations take longer than most tests."""
 
 
 @pytest.fixture
@@ -18,3 +25,56 @@ def memory_path() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="resizeflow-", dir=MEMORY if MEMORY.is_dir() else None))
     yield folder
     shutil.rmtree(folder)
+
+
+def new_postgresql() -> PostgreSQL:
+    """A server with an empty state database of today's schema in it, to be copied."""
+    server = PostgreSQL(MEMORY if MEMORY.is_dir() else None)
+    server.start()
+    server.create_database(TEMPLATE)
+    database = Database(server.url(TEMPLATE))
+    schema.upgrade(database)
+    database.engine.dispose()
+    return server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """One server for all tests, started when the first one needs it. Who stops it takes one of its own."""
+    server = new_postgresql()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def _names() -> Callable[[], str]:
+    numbers = itertools.count(1)
+    return lambda: f"state{next(numbers)}"
+
+
+@pytest.fixture
+def postgresql_url(postgresql: PostgreSQL, _names: Callable[[], str]) -> Iterator[str]:
+    """An empty state database on PostgreSQL."""
+    name = _names()
+    postgresql.create_database(name, TEMPLATE)
+    yield postgresql.url(name)
+    postgresql.drop_database(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def connection(request: pytest.FixtureRequest) -> str | None:
+    """A `Cloud`'s connection: a test that takes it runs on both databases. None is SQLite in the cloud's folder."""
+    return _connection(request)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def slow_connection(request: pytest.FixtureRequest) -> str | None:
+    """As `connection`, for tests that take too long for `--quick` on both."""
+    return _connection(request)
+
+
+def _connection(request: pytest.FixtureRequest) -> str | None:
+    if request.param == "sqlite":
+        return None
+    url: str = request.getfixturevalue("postgresql_url")
+    return url

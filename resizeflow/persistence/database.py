@@ -17,11 +17,29 @@ from resizeflow.clock import Clock
 from resizeflow.errors import UsageError
 from resizeflow.handover import Handover, LeaseLost
 from resizeflow.lease import Lease
-from resizeflow.persistence.models import Job
+from resizeflow.persistence.models import Job, Migration
 from resizeflow.persistence.transaction import Transaction
+from resizeflow.states import Direction
 
 BUSY_SECONDS = 20
-"""How long an SQLite writer waits for another one before the database counts as away."""
+"""How long a writer waits for another one before the database counts as away."""
+POSTGRESQL = {
+    "connect_timeout": "10",
+    # A server that has vanished without a word is noticed in this time, ...
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "20000",
+    # ... and so is a client: one that was stopped in the middle of a transaction loses its locks.
+    "options": f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout={BUSY_SECONDS}s",
+}
+"""How libpq connects, where the URL does not say otherwise."""
+_AT_EPOCH = (
+    sa.select(Job.direction)
+    .join(Migration, Migration.id == Job.migration_id)
+    .where(Job.id == sa.bindparam("job"), Job.epoch == sa.bindparam("epoch"))
+    .with_for_update(key_share=True)
+)
 AWAY = (db_exc.DBError, sa.exc.DBAPIError, sa.exc.TimeoutError)
 
 
@@ -29,23 +47,29 @@ class Database:
     """SQLite (WAL, synchronous=FULL, asserted) or PostgreSQL, through oslo.db."""
 
     def __init__(self, url: str, clock: Clock | None = None) -> None:
-        self.url = url
+        """Raises UsageError, without the URL's password, if it cannot be opened."""
         self.clock = clock or Clock()
         parsed = _parse(url)
         self.sqlite = parsed.get_backend_name() == "sqlite"
+        self._reading: dict[str, Any] = {}
+        self._writing: dict[str, Any] = {"resizeflow_write": True}
         if self.sqlite and parsed.database:
             _make_folder(Path(parsed.database).parent)
         try:
-            self.engine: sa.Engine = engines.create_engine(url, sqlite_fk=True, max_retries=0)
+            if not self.sqlite:
+                parsed = parsed.set(query={**POSTGRESQL, **parsed.query})
+                self._reading |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+                self._writing |= {"isolation_level": "READ COMMITTED"}
+            self.engine: sa.Engine = engines.create_engine(
+                parsed, sqlite_fk=True, max_retries=0, thread_checkin=False, _engine_target=_pooled
+            )
             if self.sqlite:
                 self._prepare_sqlite()
-            else:
-                with self.engine.connect():
-                    pass
+            with self.engine.connect():
+                pass
         except (*AWAY, sa.exc.ArgumentError, ImportError, OSError) as error:
-            reason = str(error).splitlines()[0].rstrip(".")
             raise UsageError(
-                f"The database {parsed.render_as_string(hide_password=True)} cannot be opened: {reason}. "
+                f"The database {_shown(parsed)} cannot be opened: {in_short(error)}. "
                 "Check [database] connection in the configuration."
             ) from None
 
@@ -76,55 +100,93 @@ class Database:
                 statement = "BEGIN IMMEDIATE"
             return statement, parameters
 
-        with self.engine.connect():
-            pass
-
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
         """A consistent view; nothing is written."""
         with Session(self.engine, expire_on_commit=False) as session:
+            session.connection(execution_options=self._reading)
             yield Transaction(session, self.clock)
 
     @contextlib.contextmanager
-    def write(self, lease: Lease | None = None) -> Iterator[Transaction]:
-        """A transaction, committed at the end of the block; with a lease, only if its epoch is still the job's."""
+    def write(self, lease: Lease | None = None, *, point: str | None = None) -> Iterator[Transaction]:
+        """A transaction, committed at the end of the block; with a lease, only if its epoch is still the job's. Every
+        commit that a job's way depends on has a failpoint; what only tells of a worker, or of the fleet, has none."""
+        _pass(point, "before")
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
-            session.connection(execution_options={"resizeflow_write": True})
+            session.connection(execution_options=self._writing)
             if lease is not None:
                 _lock_at_epoch(session, lease)
-            yield Transaction(session, self.clock, lease)
+            tx = Transaction(session, self.clock, lease)
+            yield tx
+            tx.events.flush()
+        _pass(point, "after")
 
     @contextlib.contextmanager
     def fenced(self, lease: Lease, point: str) -> Iterator[Transaction]:
         """`write` from within a flow: a database that is away is a Handover, never a failed task."""
-        failpoints.hit(f"{point}.before")
         try:
-            with self.write(lease) as tx:
+            with self.write(lease, point=point) as tx:
                 yield tx
         except AWAY as error:
-            raise Handover(f"the database does not answer: {str(error).splitlines()[0]}", delay=5.0) from error
-        failpoints.hit(f"{point}.after")
+            raise away(error) from error
+
+
+def _pass(point: str | None, moment: str) -> None:
+    if point is None:
+        return
+    try:
+        failpoints.hit(f"{point}.{moment}")
+    except failpoints.FailpointError as error:
+        raise db_exc.DBConnectionError(error) from error
+
+
+def _pooled(url: sa.URL, **arguments: Any) -> tuple[sa.Engine, sa.Engine]:
+    """oslo.db opens an SQLite file for each transaction; the end of the last one on a file writes all of it back."""
+    engine = sa.create_engine(url, **{**arguments, "poolclass": sa.QueuePool})
+    return engine, engine
 
 
 def _lock_at_epoch(session: Session, lease: Lease) -> None:
     """Locks the job's row against a take-over until the commit (`AND EXISTS` in an UPDATE would be no fence under
-    READ COMMITTED). SQLite has locked the whole file by BEGIN IMMEDIATE."""
-    row = session.execute(
-        sa.select(Job.epoch).where(Job.id == lease.job_id, Job.epoch == lease.epoch).with_for_update(read=True)
-    ).first()
-    if row is None:
+    READ COMMITTED), and the migration's against other writers of its log. SQLite has locked the whole file by BEGIN
+    IMMEDIATE."""
+    direction = session.scalar(_AT_EPOCH, {"job": lease.job_id, "epoch": lease.epoch})
+    if direction is None:
         lease.lost = True
         raise LeaseLost("another worker has taken this job over")
+    lease.turned_back = direction is Direction.BACK
+
+
+def away(error: Exception) -> Handover:
+    """What a flow ends with when the database does not answer: nothing failed, it goes on from there in a while."""
+    return Handover(f"the database does not answer: {in_short(error)}", delay=5.0)
+
+
+def in_short(error: Exception) -> str:
+    """The first line of a database's error, without SQL, parameters and a full stop."""
+    while isinstance(cause := getattr(error, "orig", None) or getattr(error, "inner_exception", None), Exception):
+        error = cause
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line.rstrip(".")
 
 
 def _parse(url: str) -> sa.URL:
     try:
-        return sa.make_url(url)
-    except sa.exc.ArgumentError:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
         raise UsageError(
             "[database] connection is not an SQLAlchemy URL; write sqlite:////path/to/file or "
             "postgresql+psycopg2://user:password@host/database."
         ) from None
+    if "@" in (parsed.host or ""):
+        # What follows the first one would be taken for the host's name, and be shown.
+        raise UsageError("[database] connection has more than one @; in a password write %40 for it.")
+    return parsed
+
+
+def _shown(url: sa.URL) -> str:
+    """A URL as it may be shown: passwords are hidden, also one given as a parameter."""
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def _make_folder(folder: Path) -> None:

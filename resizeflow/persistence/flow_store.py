@@ -29,6 +29,7 @@ from resizeflow.states import JobState
 ENDED = frozenset({states.SUCCESS, states.REVERTED})
 """A flow in one of these states is never run again (TaskFlow would start a REVERTED one over)."""
 _PASSING = frozenset({states.RESUMING, states.SUSPENDED, states.SUSPENDING})
+_SAVE_ATOM = sa.update(AtomDetail.__table__).where(AtomDetail.uuid == sa.bindparam("atom"))  # type: ignore[arg-type]
 _WORDS = {
     states.RUNNING: "started",
     states.SUCCESS: "done",
@@ -62,6 +63,7 @@ class FlowConnection(base.Connection):
         self._work = work
         self._atom_states: dict[str, str | None] = {}
         self._flow_state: str | None = None
+        self._progressed = False
 
     @property
     def backend(self) -> FlowStore:
@@ -76,19 +78,17 @@ class FlowConnection(base.Connection):
             return atom_detail
         name = atom_detail.name
         with self._database.fenced(self._lease, f"{name}.{state}") as tx:
-            tx.session.execute(
-                sa.update(AtomDetail)
-                .where(AtomDetail.uuid == atom_detail.uuid)
-                .values(state=state, content=_content(atom_detail))
-            )
+            tx.session.execute(_SAVE_ATOM, {"atom": atom_detail.uuid, "state": state, "content": _content(atom_detail)})
             if state in ENDED:
                 self._work.write_rows(tx)
-                tx.jobs.made_progress(self._lease)
+                if not self._progressed:
+                    tx.jobs.made_progress(self._lease)
             elif state == states.FAILURE:
                 self._fail(tx, atom_detail)
             self._work.write_lines(tx)
             tx.events.add(self._lease.migration_id, "task", f"{name} {_WORDS.get(state, state)}", task=name)
         self._work.forget(rows=state in ENDED or state == states.FAILURE)
+        self._progressed = self._progressed or state in ENDED
         self._atom_states[atom_detail.uuid] = state
         return atom_detail
 

@@ -21,14 +21,16 @@ class Instances:
             query = query.where(Instance.project_id == project_id)
         return self.session.scalars(query).all()
 
-    def find(self, name: str) -> Instance | None:
+    def find(self, name: str, *, lock: bool = False) -> Instance | None:
         """By name or UUID."""
         query = sa.select(Instance).where(sa.or_(Instance.name == name, Instance.id == name))
+        if lock:
+            query = query.with_for_update(of=Instance, key_share=True)
         return self.session.scalars(query).first()
 
-    def get(self, name: str) -> Instance:
-        """By name or UUID. Raises NotFound."""
-        instance = self.find(name)
+    def get(self, name: str, *, lock: bool = False) -> Instance:
+        """By name or UUID. With `lock` nobody else decides on it until the commit. Raises NotFound."""
+        instance = self.find(name, lock=lock)
         if instance is None:
             raise NotFound(
                 f"There is no managed instance {name!r}; `resizeflow instance list` shows what there is, "

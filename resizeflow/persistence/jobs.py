@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import GenericFunction
+from taskflow import states
 
 from resizeflow.clock import Clock
 from resizeflow.handover import TurnBack
 from resizeflow.lease import Lease
-from resizeflow.persistence.models import FlowDetail, Job, LogBook, UtcDateTime, WorkerRow
-from resizeflow.states import Direction, JobState
+from resizeflow.persistence.models import AtomDetail, FlowDetail, Job, LogBook, Migration, UtcDateTime, WorkerRow
+from resizeflow.states import Direction, JobState, OnCrash
 
 
 class database_now(GenericFunction[float]):  # noqa: N801 - the name of an SQL function
@@ -34,12 +36,30 @@ def _postgresql_now(_element: database_now, _compiler: Any, **_kw: Any) -> str:
     return "extract(epoch from clock_timestamp())"
 
 
+FORGOTTEN = 86400.0
+"""Seconds after which a worker that died without a word is removed from the list of workers."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A job in somebody's hands; `task` is None between two tasks."""
+
+    owner: str | None
+    instance: str
+    migration_id: str
+    flow: str
+    epoch: int
+    task: str | None
+
+
 class Jobs:
     def __init__(self, session: Session, clock: Clock) -> None:
         self.session = session
         self.clock = clock
 
-    def create(self, job_id: str, migration_id: str, instance_id: str, flow: str) -> Job:
+    def create(
+        self, job_id: str, migration_id: str, instance_id: str, flow: str, on_crash: OnCrash = OnCrash.RESUME
+    ) -> Job:
         """Queues a flow. A second unfinished job of an instance is refused by the database."""
         if self.session.get(LogBook, migration_id) is None:
             self.session.add(LogBook(uuid=migration_id, name=f"migration {migration_id}"))
@@ -51,6 +71,7 @@ class Jobs:
             flow=flow,
             state=JobState.QUEUED,
             direction=Direction.FORWARD,
+            on_crash=on_crash,
             created_at=self.clock.now(),
         )
         self.session.add(job)
@@ -82,6 +103,16 @@ class Jobs:
             sa.select(Job.id).where(Job.flow.in_(flows), self._free()).order_by(Job.not_before, Job.created_at)
         ).all()
 
+    def next_free_in(self, flows: Collection[str]) -> float | None:
+        """Seconds until the next job can be taken, because its wait or its lease ends; None if there is none."""
+        moment = sa.case((Job.state == JobState.QUEUED, Job.not_before), else_=Job.lease_until)
+        seconds = self.session.scalar(
+            sa.select(sa.func.min(moment) - database_now()).where(
+                Job.flow.in_(flows), Job.state.in_([JobState.QUEUED, JobState.RUNNING])
+            )
+        )
+        return None if seconds is None else float(seconds)
+
     @staticmethod
     def _free() -> sa.ColumnElement[bool]:
         return sa.or_(
@@ -90,28 +121,37 @@ class Jobs:
         )
 
     def take(self, job_id: str, owner: str, seconds: float) -> Lease | None:
-        """Takes a free job under a new epoch; None if somebody was faster or its lease still holds."""
+        """Takes a free job under a new epoch; None if somebody was faster or its lease still holds. Why the job was
+        put down last stays with it until it makes progress."""
         began = self.clock.boottime()
-        taken = self.session.execute(
-            sa.update(Job)
+        row = self.session.execute(
+            sa.select(Job.migration_id, Job.state, Job.owner, Job.epoch, Job.reason)
             .where(Job.id == job_id, self._free())
+            .with_for_update(key_share=True)
+        ).first()
+        if row is None:
+            return None
+        died = row.owner if row.state is JobState.RUNNING else None
+        self.session.execute(
+            sa.update(Job)
+            .where(Job.id == job_id)
             .values(
                 state=JobState.RUNNING,
                 owner=owner,
                 lease_until=database_now() + seconds,
-                epoch=Job.epoch + 1,
+                epoch=row.epoch + 1,
                 attempts=Job.attempts + 1,
-                reason=None,
+                reason=f"worker {died} died while it held the job, or was silent for its whole lease"
+                if died
+                else row.reason,
             )
             .execution_options(synchronize_session=False)
         )
-        if taken.rowcount != 1:  # type: ignore[attr-defined]
-            return None
-        job = self.get(job_id)
-        return Lease(job.id, job.migration_id, owner, job.epoch, surely_until=began + seconds)
+        return Lease(job_id, row.migration_id, owner, row.epoch + 1, surely_until=began + seconds, taken_from=died)
 
     def renew(self, lease: Lease, seconds: float) -> bool:
-        """Prolongs a lease that is still ours; False if it is not."""
+        """Prolongs a lease that is still ours; False if it is not. The lease object knows of it when it is committed:
+        what a database did not say for sure may not be believed."""
         began = self.clock.boottime()
         renewed = self.session.execute(
             sa.update(Job)
@@ -122,7 +162,11 @@ class Jobs:
         if renewed.rowcount != 1:  # type: ignore[attr-defined]
             lease.lost = True
             return False
-        lease.surely_until = began + seconds
+
+        def believe(_session: Session) -> None:
+            lease.surely_until = began + seconds
+
+        sa.event.listen(self.session, "after_commit", believe, once=True)
         return True
 
     def put_down(
@@ -132,7 +176,7 @@ class Jobs:
         `counts` is False if this was no attempt without progress, only a wait."""
         self.session.execute(
             sa.update(Job)
-            .where(Job.id == lease.job_id, Job.epoch == lease.epoch)
+            .where(Job.id == lease.job_id, Job.epoch == lease.epoch, Job.state == JobState.RUNNING)
             .values(
                 state=state,
                 owner=None,
@@ -145,11 +189,11 @@ class Jobs:
         )
 
     def made_progress(self, lease: Lease) -> None:
-        """A task ended well: earlier attempts no longer count."""
+        """A task ended well: earlier attempts, and why they ended, no longer count."""
         self.session.execute(
             sa.update(Job)
-            .where(Job.id == lease.job_id, Job.attempts > 1)
-            .values(attempts=1)
+            .where(Job.id == lease.job_id, sa.or_(Job.attempts > 1, Job.reason.is_not(None)))
+            .values(attempts=1, reason=None)
             .execution_options(synchronize_session=False)
         )
 
@@ -180,9 +224,14 @@ class Jobs:
         self.session.execute(
             sa.update(Job)
             .where(Job.id == job_id, Job.state.in_([JobState.QUEUED, JobState.NEEDS_ATTENTION]))
-            .values(state=JobState.QUEUED, not_before=0.0, attempts=0)
+            .values(state=JobState.QUEUED, not_before=0.0, attempts=0, reason=None)
             .execution_options(synchronize_session=False)
         )
+
+    def seconds_to_wait(self, job_id: str) -> float:
+        """How long a queued job may not be taken yet."""
+        wait = self.session.scalar(sa.select(Job.not_before - database_now()).where(Job.id == job_id))
+        return max(float(wait or 0.0), 0.0)
 
     def seconds_left(self, job_id: str) -> float:
         """How long the present owner's lease still holds, by the database's clock."""
@@ -191,11 +240,12 @@ class Jobs:
 
     # --- workers -----------------------------------------------------------------------------------------
 
-    def worker_seen(self, name: str, seconds: float) -> None:
-        """A worker says that it is there, for the next `seconds`."""
+    def worker_seen(self, name: str, seconds: float, flows: Collection[str] = ()) -> None:
+        """A worker says that it is there, for the next `seconds`, and which flows it knows."""
         row = self.session.get(WorkerRow, name)
         if row is None:
-            self.session.add(WorkerRow(name=name, started_at=self.clock.now(), seen_until=0.0))
+            self.session.execute(sa.delete(WorkerRow).where(WorkerRow.seen_until < database_now() - FORGOTTEN))
+            self.session.add(WorkerRow(name=name, started_at=self.clock.now(), seen_until=0.0, flows=sorted(flows)))
             self.session.flush()
         self.session.execute(
             sa.update(WorkerRow)
@@ -207,8 +257,23 @@ class Jobs:
     def worker_gone(self, name: str) -> None:
         self.session.execute(sa.delete(WorkerRow).where(WorkerRow.name == name))
 
-    def workers(self) -> Sequence[WorkerRow]:
-        """The workers that are up."""
-        return self.session.scalars(
+    def workers(self, flow: str | None = None) -> Sequence[WorkerRow]:
+        """The workers that are up; with `flow`, those that know it."""
+        rows = self.session.scalars(
             sa.select(WorkerRow).where(WorkerRow.seen_until > database_now()).order_by(WorkerRow.name)
         ).all()
+        return [row for row in rows if flow is None or flow in row.flows]
+
+    def held(self) -> Sequence[Held]:
+        """The jobs that somebody holds, each with the task that it is in."""
+        rows = self.session.execute(
+            sa.select(Job.owner, Migration.instance_name, Job.migration_id, Job.flow, Job.epoch, AtomDetail.name)
+            .join(Migration, Migration.id == Job.migration_id)
+            .outerjoin(
+                AtomDetail,
+                sa.and_(AtomDetail.parent_uuid == Job.id, AtomDetail.state.in_([states.RUNNING, states.REVERTING])),
+            )
+            .where(Job.state == JobState.RUNNING)
+            .order_by(Migration.instance_name)
+        )
+        return [Held(*row) for row in rows]

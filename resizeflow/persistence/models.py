@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-from resizeflow.states import TERMINAL, Direction, JobState, MigrationStatus, TaskState, VmState
+from resizeflow.states import TERMINAL, Direction, JobState, MigrationStatus, OnCrash, TaskState, VmState
 
 GIB = 1024**3
 _OPEN = "status NOT IN (" + ", ".join(f"'{word}'" for word in sorted(TERMINAL)) + ")"
@@ -356,6 +356,7 @@ class Job(Base):
     direction: Mapped[Direction] = mapped_column(Word(Direction))
     pivot_at: Mapped[datetime | None]
     """After this the flow only goes forward."""
+    on_crash: Mapped[OnCrash] = mapped_column(Word(OnCrash), default=OnCrash.RESUME)
     owner: Mapped[str | None] = mapped_column(sa.String(255))
     lease_until: Mapped[float] = mapped_column(sa.Double, default=0.0)
     """By the database's clock, seconds since 1970."""
@@ -384,6 +385,8 @@ class WorkerRow(Base):
     started_at: Mapped[datetime]
     seen_until: Mapped[float] = mapped_column(sa.Double)
     """By the database's clock: later it counts as gone."""
+    flows: Mapped[list[str]] = mapped_column(sa.JSON, default=list)
+    """The names of the flows that it knows."""
 
 
 class Event(Base):

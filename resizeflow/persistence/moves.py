@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -10,8 +11,11 @@ from sqlalchemy.orm import Session
 from resizeflow.clock import Clock
 from resizeflow.errors import NotFound
 from resizeflow.handover import Attention
-from resizeflow.persistence.models import Host, Migration
+from resizeflow.persistence.hosts import Hosts
+from resizeflow.persistence.models import Migration
 from resizeflow.states import TERMINAL, MigrationStatus
+
+FIRST_ID, LAST_ID = str(UUID(int=0)), str(UUID(int=2**128 - 1))
 
 
 class Migrations:
@@ -31,9 +35,10 @@ class Migrations:
         exact = self.session.get(Migration, migration_id)
         if exact is not None:
             return exact
-        like = self.session.scalars(
-            sa.select(Migration).where(Migration.id.startswith(migration_id, autoescape=True)).limit(2)
-        ).all()
+        # A range, because LIKE would read every migration there ever was.
+        rest = slice(len(migration_id), None)
+        between = Migration.id.between(migration_id + FIRST_ID[rest], migration_id + LAST_ID[rest])
+        like = self.session.scalars(sa.select(Migration).where(between).limit(2)).all()
         if len(like) == 1:
             return like[0]
         raise NotFound(
@@ -48,7 +53,9 @@ class Migrations:
         ).first()
 
     def open(self) -> Sequence[Migration]:
-        return self.session.scalars(sa.select(Migration).where(Migration.status.not_in(TERMINAL))).all()
+        return self.session.scalars(
+            sa.select(Migration).where(Migration.status.not_in(TERMINAL)).order_by(Migration.id)
+        ).all()
 
     def advance(self, migration: Migration, *expected: MigrationStatus, to: MigrationStatus) -> None:
         """Compare-and-swap of the status; `to` already is fine (a task run again)."""
@@ -66,11 +73,7 @@ class Migrations:
     def may_move(self, migration: Migration) -> str | None:
         """Whether both hosts of a migration have a free slot for a transfer; why not. Locks the hosts' rows, so
         that two moves cannot both take the last one."""
-        ids = {migration.source_host_id, migration.dest_host_id}
-        hosts = self.session.scalars(
-            sa.select(Host).where(Host.id.in_(ids)).order_by(Host.id).with_for_update(of=Host)
-        ).all()
-        for host in hosts:
+        for host in Hosts(self.session).lock(migration.source_host_id, migration.dest_host_id):
             touches = sa.or_(Migration.source_host_id == host.id, Migration.dest_host_id == host.id)
             moving = self.session.scalar(
                 sa.select(sa.func.count())

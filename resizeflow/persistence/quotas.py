@@ -7,9 +7,11 @@ by one conditional UPDATE each: two resizes at once can never both pass.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 import sqlalchemy as sa
+from oslo_db.exception import DBDuplicateEntry
 from sqlalchemy.orm import Session
 
 from resizeflow.errors import OverQuota
@@ -39,9 +41,10 @@ class Quotas:
         """The counter row, made if it is not there."""
         row = self.session.get(QuotaUsage, (project_id, resource), populate_existing=True)
         if row is None:
-            row = QuotaUsage(project_id=project_id, resource=resource, in_use=0, reserved=0)
-            self.session.add(row)
-            self.session.flush()
+            # Somebody else may be making it now.
+            with contextlib.suppress(DBDuplicateEntry), self.session.begin_nested():
+                self.session.add(QuotaUsage(project_id=project_id, resource=resource, in_use=0, reserved=0))
+            row = self.session.get_one(QuotaUsage, (project_id, resource), populate_existing=True)
         return row
 
     def would_fit(self, project_id: str, old: Flavor, new: Flavor, defaults: Mapping[str, int]) -> None:
@@ -102,8 +105,9 @@ class Quotas:
             self._add(project_id, resource, in_use=-amount)
 
     def _reservations(self, migration: Migration) -> list[Reservation]:
+        """In the one order in which all transactions change the counters, so that they never wait for each other."""
         query = sa.select(Reservation).where(Reservation.migration_id == migration.id)
-        return list(self.session.scalars(query))
+        return sorted(self.session.scalars(query), key=lambda row: RESOURCES.index(row.resource))
 
     def _take(self, project_id: str, resource: str, amount: int, limit: int, *, column: str) -> None:
         self.usage(project_id, resource)

@@ -13,6 +13,9 @@ from alembic.script import ScriptDirectory
 from resizeflow.errors import UsageError
 from resizeflow.persistence.database import Database
 
+UPGRADE = 0x7265_7369_7A65
+"""The number of the lock under which PostgreSQL is upgraded, by one at a time."""
+
 
 def _config(connection: sa.Connection | None = None) -> Config:
     config = Config()
@@ -44,6 +47,9 @@ def upgrade(database: Database) -> tuple[str | None, str]:
             database.engine.connect().execution_options(resizeflow_write=True) as connection,
             connection.begin(),
         ):
+            if not database.sqlite:
+                # The first commands of several machines may find the same database empty.
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE)))
             command.upgrade(_config(connection), "head")
     return before, head()
 

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from resizeflow.chaos.child import KILLED
+from resizeflow.chaos.cloud import Cloud
 from resizeflow.persistence.hosts import Amount
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
-from resizeflow.chaos.cloud import KILLED, Cloud
 
 MIB = 2**20
 
 
 @pytest.fixture
-def cloud(memory_path: Path) -> Cloud:
+def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
     """h3 has more memory than h4, h4 more than h2: that is the order in which they are chosen."""
-    cloud = Cloud(memory_path).build()
+    cloud = Cloud(memory_path, connection=slow_connection).build()
     for name, memory_mb in (("h3", 65536), ("h4", 32768)):
         cloud.world.add_host(name, vcpus=8, memory_mb=memory_mb, pool_gb=100)
         uri = cloud.world.uri(name)

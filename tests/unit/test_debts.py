@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from resizeflow.chaos.child import KILLED
+from resizeflow.chaos.cloud import Cloud, FastClock
 from resizeflow.errors import Conflict
 from resizeflow.gate import Connections, Looks
 from resizeflow.persistence.events import broken_link
@@ -16,12 +18,11 @@ from resizeflow.service import Submitted
 from resizeflow.settlement import queue_settlements
 from resizeflow.states import JobState, MigrationStatus, VmState
 from resizeflow.worker import Worker
-from resizeflow.chaos.cloud import KILLED, Cloud, FastClock
 
 
 @pytest.fixture
-def cloud(memory_path: Path) -> Cloud:
-    return Cloud(memory_path).build()
+def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=slow_connection).build()
 
 
 def debts(cloud: Cloud) -> list[tuple[str, str, str, bool]]:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from resizeflow.chaos.cloud import Cloud
 from resizeflow.persistence.events import GENESIS, broken_link, chain
 from resizeflow.persistence.models import Event
 from resizeflow.service import Submitted
 from resizeflow.states import JobState
-from resizeflow.chaos.cloud import Cloud
 
 CHANGES: dict[str, Any] = {
     "at": timedelta(microseconds=1),
@@ -29,8 +29,8 @@ CHANGES: dict[str, Any] = {
 
 
 @pytest.fixture
-def cloud(memory_path: Path) -> Cloud:
-    return Cloud(memory_path).build(running=False)
+def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=slow_connection).build(running=False)
 
 
 @pytest.fixture

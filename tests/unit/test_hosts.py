@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from resizeflow.chaos.cloud import Cloud
 from resizeflow.errors import NotFound, NoValidHost
 from resizeflow.persistence.hosts import Amount, instance_consumer, migration_consumer
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.service import Submitted
 from resizeflow.states import JobState
-from resizeflow.chaos.cloud import Cloud
 
 OLD = (1, 512, 1)
 NEW = (2, 1024, 2)
@@ -25,8 +25,8 @@ Held = dict[tuple[str, str], tuple[int, int, int]]
 
 
 @pytest.fixture
-def cloud(memory_path: Path) -> Cloud:
-    return Cloud(memory_path).build(running=False)
+def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=slow_connection).build(running=False)
 
 
 def used(cloud: Cloud, name: str) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from oslo_db.exception import DBDuplicateEntry
 
+from resizeflow.chaos.cloud import Cloud
 from resizeflow.errors import Conflict
 from resizeflow.handover import TurnBack
 from resizeflow.lease import Lease
@@ -18,14 +19,13 @@ from resizeflow.persistence.jobs import database_now
 from resizeflow.persistence.models import Job, Migration
 from resizeflow.service import Submitted
 from resizeflow.states import Direction, JobState, MigrationStatus, VmState
-from resizeflow.chaos.cloud import Cloud
 
 FLOWS = ("resize_v1",)
 
 
 @pytest.fixture
-def cloud(memory_path: Path) -> Cloud:
-    return Cloud(memory_path).build()
+def cloud(memory_path: Path, connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=connection).build()
 
 
 @pytest.fixture

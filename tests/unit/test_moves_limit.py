@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from resizeflow.chaos.child import KILLED
+from resizeflow.chaos.cloud import Cloud
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus, TaskState
-from resizeflow.chaos.cloud import KILLED, Cloud
 
 
 @pytest.fixture
-def cloud(memory_path: Path) -> Cloud:
+def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
     """`web` and `db` on h1, `far` on h2; one move at a time on h1."""
-    cloud = Cloud(memory_path).build()
+    cloud = Cloud(memory_path, connection=slow_connection).build()
     cloud.world.add_host("h3", vcpus=8, memory_mb=16384, pool_gb=100)
     uri = cloud.world.uri("h3")
     cloud.inventory.add_host("h3", uri, peer_uri=uri, data_uri="tcp://198.51.100.13")

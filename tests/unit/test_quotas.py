@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from resizeflow.chaos.cloud import Cloud
 from resizeflow.errors import OverQuota, UsageError
 from resizeflow.persistence.models import Flavor, Reservation
 from resizeflow.persistence.quotas import RESOURCES, charge
 from resizeflow.service import Submitted
 from resizeflow.states import JobState
-from resizeflow.chaos.cloud import Cloud
 
 UNLIMITED = dict.fromkeys(RESOURCES, -1)
 OLD = {"instances": 1, "cores": 1, "ram": 512, "gigabytes": 1}
@@ -24,8 +24,8 @@ SMALL_AND_LARGE = {"vcpus": 3, "memory_mb": 128, "root_gb": 4}
 
 
 @pytest.fixture
-def cloud(memory_path: Path) -> Cloud:
-    return Cloud(memory_path).build(running=False)
+def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=slow_connection).build(running=False)
 
 
 def usage(cloud: Cloud) -> tuple[dict[str, int], dict[str, int]]:

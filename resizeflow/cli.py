@@ -189,10 +189,10 @@ def _explained(error: Exception) -> tuple[str, int]:
         # What could not even be asked was not begun.
         return f"{text}. Nothing was changed; try again when it is back.", 4
     if "sqlalchemy" in sys.modules:
-        from resizeflow.persistence.database import AWAY  # noqa: PLC0415 - imported already where it matters
+        from resizeflow.persistence.database import AWAY, in_short  # noqa: PLC0415 - imported already where it matters
 
         if isinstance(error, AWAY):
-            return f"The database does not answer: {str(error).splitlines()[0]}", 1
+            return f"The database does not answer: {in_short(error)}.", 1
     return f"{name}: {text} (`resizeflow --debug ...` shows where)", 1
 
 

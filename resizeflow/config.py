@@ -32,6 +32,13 @@ DEFAULT = [
         min=1,
         help="Seconds without progress after which a transfer is ended and begun again.",
     ),
+    cfg.StrOpt(
+        "on_crash",
+        default="resume",
+        choices=["resume", "rollback"],
+        help="What becomes of a resize, migration or revert whose worker died: the next worker goes on with it, or "
+        "undoes it if it is not past its point of no return.",
+    ),
 ]
 DATABASE = [
     cfg.StrOpt("connection", secret=True, help="SQLAlchemy URL. Default: an SQLite file in state_path."),
@@ -84,6 +91,7 @@ class Settings:
     transfer: str
     bandwidth: int
     stall_timeout: float
+    on_crash: str
     lease_seconds: float
     act_timeout: float
     look_timeout: float
@@ -135,6 +143,7 @@ def load(given: str | None = None) -> Settings:
             transfer=conf.transfer,
             bandwidth=conf.bandwidth * 1024 * 1024,
             stall_timeout=conf.stall_timeout,
+            on_crash=conf.on_crash,
             lease_seconds=conf.worker.lease_seconds,
             act_timeout=conf.worker.act_timeout,
             look_timeout=conf.worker.look_timeout,

@@ -19,7 +19,7 @@ from resizeflow.persistence.database import Database
 from resizeflow.persistence.models import Flavor, Host, Instance, Job, Migration
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.scheduler import Selection, select
-from resizeflow.states import JobState, MigrationStatus, TaskState
+from resizeflow.states import JobState, MigrationStatus, OnCrash, TaskState
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,16 @@ class Service:
 
     # --- resize and cold migration -----------------------------------------------------------------------
 
-    def resize(self, instance: str, flavor: str, *, host: str | None = None) -> Submitted:
-        """Accepts a resize to another flavor: rules, quota, states and job in one transaction."""
-        return self._submit(instance, flavor, host)
+    def resize(
+        self, instance: str, flavor: str, *, host: str | None = None, on_crash: OnCrash | None = None
+    ) -> Submitted:
+        """Accepts a resize to another flavor: rules, quota, states and job in one transaction. `on_crash` is by
+        default the setting of that name."""
+        return self._submit(instance, flavor, host, on_crash)
 
-    def migrate(self, instance: str, *, host: str | None = None) -> Submitted:
+    def migrate(self, instance: str, *, host: str | None = None, on_crash: OnCrash | None = None) -> Submitted:
         """Accepts a cold migration: the same flow with the same flavor."""
-        return self._submit(instance, None, host)
+        return self._submit(instance, None, host, on_crash)
 
     def plan(self, instance: str, flavor: str | None, *, host: str | None = None) -> plan.Plan:
         """What a resize (or, without a flavor, a cold migration) would do. Raises what the submit would raise."""
@@ -77,25 +80,25 @@ class Service:
             bandwidth=self.settings.bandwidth,
         )
 
-    def _submit(self, name: str, flavor: str | None, host: str | None) -> Submitted:
+    def _submit(self, name: str, flavor: str | None, host: str | None, on_crash: OnCrash | None) -> Submitted:
         with self.database.read() as tx:
             row, new, target = self._checked(tx, name, flavor, host)
             tx.quotas.would_fit(row.project_id, row.flavor, new, self.settings.quota)
         selection = self._select(row, new, target)
         action = "resize" if flavor else "migrate"
         try:
-            with self.database.write() as tx:
+            with self.database.write(point="job.submit") as tx:
                 # Checked again: what was looked at outside the transaction may have changed.
-                row, new, _target = self._checked(tx, name, flavor, host)
-                submitted = self._open_migration(tx, row, new, target, selection)
+                row, new, _target = self._checked(tx, name, flavor, host, lock=True)
+                submitted = self._open_migration(tx, row, new, target, selection, on_crash=self._policy(on_crash))
         except DBDuplicateEntry:
             raise Conflict(f"Cannot '{action}' instance {name}: another request was faster.") from None
         return submitted
 
     def _checked(
-        self, tx: Transaction, name: str, flavor: str | None, host: str | None
+        self, tx: Transaction, name: str, flavor: str | None, host: str | None, *, lock: bool = False
     ) -> tuple[Instance, Flavor, Host | None]:
-        row = tx.instances.get(name)
+        row = tx.instances.get(name, lock=lock)
         new = tx.flavors.get(flavor) if flavor else row.flavor
         target = tx.hosts.get(host) if host else None
         action = "resize" if flavor else "migrate"
@@ -150,8 +153,18 @@ class Service:
             )
         return domain
 
+    def _policy(self, on_crash: OnCrash | None) -> OnCrash:
+        return on_crash or OnCrash(self.settings.on_crash)
+
     def _open_migration(
-        self, tx: Transaction, row: Instance, new: Flavor, target: Host | None, selection: Selection
+        self,
+        tx: Transaction,
+        row: Instance,
+        new: Flavor,
+        target: Host | None,
+        selection: Selection,
+        *,
+        on_crash: OnCrash,
     ) -> Submitted:
         kind = "migration" if new.id == row.flavor_id else "resize"
         migration = Migration(
@@ -175,7 +188,7 @@ class Service:
         tx.session.flush()
         tx.quotas.reserve(migration, self.settings.quota)
         row.task_state = TaskState.RESIZE_PREP
-        job = tx.jobs.create(str(uuid.uuid4()), migration.id, row.id, "resize_v1")
+        job = tx.jobs.create(str(uuid.uuid4()), migration.id, row.id, "resize_v1", on_crash)
         tx.events.add(
             migration.id,
             "state",
@@ -187,21 +200,24 @@ class Service:
 
     def confirm(self, instance: str) -> Submitted:
         """Accepts the confirm of a finished resize: it is kept, the way back is removed."""
-        return self._decide(instance, "confirm", MigrationStatus.CONFIRMING, None)
+        return self._decide(instance, "confirm", MigrationStatus.CONFIRMING, None, OnCrash.RESUME)
 
-    def revert(self, instance: str) -> Submitted:
+    def revert(self, instance: str, *, on_crash: OnCrash | None = None) -> Submitted:
         """Accepts the revert of a finished resize: the machine goes back, what it wrote since is discarded."""
-        return self._decide(instance, "revert", MigrationStatus.REVERTING, TaskState.RESIZE_REVERTING)
+        reverting, task_state = MigrationStatus.REVERTING, TaskState.RESIZE_REVERTING
+        return self._decide(instance, "revert", reverting, task_state, self._policy(on_crash))
 
-    def _decide(self, name: str, action: str, status: MigrationStatus, task_state: TaskState | None) -> Submitted:
+    def _decide(
+        self, name: str, action: str, status: MigrationStatus, task_state: TaskState | None, on_crash: OnCrash
+    ) -> Submitted:
         try:
-            with self.database.write() as tx:
-                row = tx.instances.get(name)
+            with self.database.write(point="job.submit") as tx:
+                row = tx.instances.get(name, lock=True)
                 rules.not_locked(row)
                 migration = rules.to_decide(row, tx.migrations.open_for(row.id), action)
                 migration.status = status
                 row.task_state = task_state
-                job = tx.jobs.create(str(uuid.uuid4()), migration.id, row.id, f"{action}_v1")
+                job = tx.jobs.create(str(uuid.uuid4()), migration.id, row.id, f"{action}_v1", on_crash)
                 tx.events.add(migration.id, "state", f"{action} accepted, status {status}")
                 return Submitted(migration.id, job.id)
         except DBDuplicateEntry:
@@ -210,16 +226,19 @@ class Service:
     # --- jobs in flight ----------------------------------------------------------------------------------
 
     def resume(self, migration: str) -> Submitted:
-        """Lets a waiting or stopped job be taken up at once."""
-        with self.database.write() as tx:
+        """Lets a waiting or stopped job be taken up at once. A person has decided now what a policy would have
+        decided: a job that was to be rolled back after a crash is resumed after it."""
+        with self.database.write(point="job.resume") as tx:
             job = self._unfinished(tx, migration)
             tx.jobs.requeue(job.id)
-            tx.events.add(job.migration_id, "command", "resume was asked for")
+            also = ", also after a crash" if job.on_crash is OnCrash.ROLLBACK else ""
+            job.on_crash = OnCrash.RESUME
+            tx.events.add(job.migration_id, "command", f"resume was asked for{also}")
             return Submitted(job.migration_id, job.id)
 
     def rollback(self, migration: str) -> Submitted:
         """Turns a job back: everything it did is undone. Refused after its point of no return."""
-        with self.database.write() as tx:
+        with self.database.write(point="job.rollback") as tx:
             job = self._unfinished(tx, migration)
             if job.flow in ("confirm_v1", "settle_v1"):
                 raise Conflict(f"A {job.flow.removesuffix('_v1')} only goes forward; `resizeflow migration resume` it.")
@@ -242,4 +261,4 @@ class Service:
     def needs_somebody(self, job: Job) -> bool:
         """Whether a job is queued while no worker is up that would take it."""
         with self.database.read() as tx:
-            return job.state is JobState.QUEUED and not tx.jobs.workers()
+            return job.state is JobState.QUEUED and not tx.jobs.workers(job.flow)

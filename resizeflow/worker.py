@@ -8,31 +8,34 @@ import os
 import secrets
 import socket
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from taskflow import engines, states
+from taskflow import exceptions as taskflow_exc
 
 from resizeflow import flows
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
 from resizeflow.gate import Connections, Gate, Looks
-from resizeflow.handover import Attention, Handover, LeaseLost, Stopping, TurnBack
+from resizeflow.handover import Attention, Handover, LeaseLost, TurnBack
 from resizeflow.lease import Lease
-from resizeflow.persistence.database import AWAY, Database
+from resizeflow.persistence.database import AWAY, Database, away, in_short
 from resizeflow.persistence.flow_store import ENDED, FlowStore
+from resizeflow.persistence.job_board import POLL, BoardJob, DatabaseJobBoard
 from resizeflow.persistence.models import Job
-from resizeflow.persistence.unit_of_work import UnitOfWork
 from resizeflow.settlement import queue_settlements
 from resizeflow.states import Direction, JobState
 from resizeflow.world import World
 
 LOG = logging.getLogger(__name__)
-POLL = 1.0
-"""Seconds between two looks at the board."""
+SOON = 0.2
+"""Seconds between two looks whether a job of ours has ended, or whether we are to stop."""
+PUT_DOWN_TRIES = 60
+"""How often a job is put down again while the database is away, a second between; then its lease is left to end."""
 SETTLE_EVERY = 10.0
 """Seconds between two looks at hosts that have debts."""
-LONGEST_BACKOFF = 60.0
+TASKS = {name: tuple(task.__name__ for task in tasks) for name, tasks in flows.TASKS.items()}
 
 
 class Worker:
@@ -51,13 +54,14 @@ class Worker:
         self.database = database
         self.settings = settings
         self.announced = announced
+        self.board = DatabaseJobBoard(database, settings.lease_seconds, TASKS)
         self.connections = connections or Connections()
         self.clock = clock or Clock()
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.stop = threading.Event()
         self._leases: dict[str, Lease] = {}
         self._closing = threading.Event()
-        self._renewer = threading.Thread(target=self._renew, name="lease renewer", daemon=True)
+        self._renewer = threading.Thread(target=self._keep_leases, name="lease renewer", daemon=True)
 
     def __enter__(self) -> Worker:
         self._renewer.start()
@@ -73,31 +77,70 @@ class Worker:
     # --- which jobs --------------------------------------------------------------------------------------
 
     def serve(self, jobs: int) -> None:
-        """Runs up to `jobs` jobs at once until stopped."""
+        """Runs up to `jobs` jobs at once until stopped. What is not expected here ends the worker: its jobs are
+        handed over, and whoever started it starts it again."""
         running: dict[str, Future[bool]] = {}
-        settle_at = 0.0
+        settler = threading.Thread(target=self._settle, name="settler", daemon=True)
+        settler.start()
         with ThreadPoolExecutor(jobs, thread_name_prefix="job") as pool:
-            while not self.stop.is_set():
-                running = {job: future for job, future in running.items() if not future.done()}
-                try:
-                    if self.clock.boottime() >= settle_at:
-                        queue_settlements(self.database, Looks(self.connections, self.settings, self.clock))
-                        settle_at = self.clock.boottime() + SETTLE_EVERY
-                    for job_id in self._takeable():
-                        if len(running) >= jobs:
-                            break
-                        if job_id not in running:
+            try:
+                while not self.stop.is_set():
+                    if not self._renewer.is_alive():
+                        raise RuntimeError("The thread that renews leases has ended.")
+                    _reap(running)
+                    pause = POLL
+                    if len(running) < jobs:
+                        ready, pause = self._look_at_the_board()
+                        for job_id in [job_id for job_id in ready if job_id not in running][: jobs - len(running)]:
                             running[job_id] = pool.submit(self.take_and_run, job_id)
-                except AWAY as error:
-                    LOG.warning("The database does not answer: %s", str(error).splitlines()[0])
-                self.stop.wait(POLL)
+                    self._rest(running, pause)
+            finally:
+                self.stop.set()
+        settler.join(SOON)
+
+    def _look_at_the_board(self) -> tuple[list[str], float]:
+        """The jobs that can be taken now, and how long to wait until the next look."""
+        try:
+            with self.database.read() as tx:
+                ready = list(tx.jobs.takeable(TASKS.keys()))
+                next_in = tx.jobs.next_free_in(TASKS.keys())
+        except AWAY as error:
+            LOG.warning("The database does not answer: %s", in_short(error))
+            return [], POLL
+        return ready, POLL if next_in is None else min(POLL, max(next_in, SOON))
+
+    def _rest(self, running: dict[str, Future[bool]], seconds: float) -> None:
+        """Waits, less long if a job of ours ends: its place is free."""
+        end = self.clock.boottime() + seconds
+        while not self.stop.is_set() and (left := end - self.clock.boottime()) > 0:
+            if not running:
+                self.stop.wait(left)
+                continue
+            wait(running.values(), min(left, SOON), FIRST_COMPLETED)
+            if _reap(running):
+                return
+
+    def _settle(self) -> None:
+        """Beside the jobs: a host that hangs must not keep the worker from taking over what dead workers held."""
+        looks = Looks(self.connections, self.settings, self.clock)
+        while not self.stop.is_set():
+            try:
+                queue_settlements(self.database, looks)
+            except AWAY as error:
+                LOG.warning("The database does not answer: %s", in_short(error))
+            except Exception:
+                LOG.exception("Debts could not be looked at")
+            self.stop.wait(SETTLE_EVERY)
 
     def drain(self) -> int:
         """Runs, one after the other, every job that can be taken now; how many there were."""
         queue_settlements(self.database, Looks(self.connections, self.settings, self.clock))
         done = 0
-        while not self.stop.is_set() and (ready := self._takeable()):
-            done += sum(self.take_and_run(job_id) for job_id in ready)
+        while ready := self._takeable():
+            ran = sum(self.take_and_run(job_id) for job_id in ready)
+            if not ran:
+                break
+            done += ran
         return done
 
     def finish(self, job_id: str) -> JobState:
@@ -115,81 +158,56 @@ class Worker:
 
     def _takeable(self) -> list[str]:
         with self.database.read() as tx:
-            return list(tx.jobs.takeable(flows.TASKS.keys()))
+            return list(tx.jobs.takeable(TASKS.keys()))
 
     # --- one job -----------------------------------------------------------------------------------------
 
     def take_and_run(self, job_id: str) -> bool:
         """Takes a job if it is free and runs its flow until it ends or has to be put down; False if not free."""
-        lease = self._take(job_id)
-        if lease is None:
+        if self.stop.is_set():
             return False
-        self._leases[job_id] = lease
-        LOG.info("Job %s of migration %s taken up, epoch %d", lease.job_id, lease.migration_id, lease.epoch)
         try:
-            self._hold(lease)
+            job = self.board.job(job_id)
+            self.board.claim(job, self.name)
+        except taskflow_exc.UnclaimableJob:
+            return False
+        except taskflow_exc.JobFailure as error:
+            LOG.warning("Job %s could not be taken: %s", job_id, error)
+            return False
+        lease = self._leases[job_id] = job.held
+        LOG.info("Job %s of migration %s taken up, epoch %d", job_id, lease.migration_id, lease.epoch)
+        try:
+            self._hold(job)
         finally:
-            del self._leases[job_id]
-        LOG.info("Job %s put down", lease.job_id)
+            self._leases.pop(job_id, None)
+        LOG.info("Job %s put down", job_id)
         return True
 
-    def _take(self, job_id: str) -> Lease | None:
-        try:
-            with self.database.write() as tx:
-                lease = tx.jobs.take(job_id, self.name, self.settings.lease_seconds)
-                if lease is not None:
-                    tx.events.lease = lease
-                    text = f"worker {self.name} takes the job up, epoch {lease.epoch}"
-                    tx.events.add(lease.migration_id, "lease", text)
-        except AWAY as error:
-            LOG.warning("Job %s could not be taken: %s", job_id, str(error).splitlines()[0])
-            return None
-        return lease
+    def _hold(self, job: BoardJob) -> None:
+        while True:
+            try:
+                self._run_flow(job)
+            except TurnBack:
+                # Its rows are of a way that is not gone; what it did is told by the way back.
+                job.work.rows.clear()
+            except LeaseLost as lost:
+                LOG.info("Job %s: %s", job.uuid, lost.reason)
+                return
+            except Handover as handover:
+                self._put_down(job, handover)
+                return
+            except AWAY as error:
+                self._put_down(job, away(error))
+                return
+            except Exception as error:
+                LOG.exception("Job %s ended unexpectedly", job.uuid)
+                self._put_down(job, Handover(f"{type(error).__name__}: {error}"))
+                return
+            else:
+                return
 
-    def _hold(self, lease: Lease) -> None:
-        work = UnitOfWork(lease.migration_id)
-        try:
-            while True:
-                try:
-                    self._run_flow(lease, work)
-                except TurnBack:
-                    work.forget(rows=True)
-                else:
-                    return
-        except LeaseLost as lost:
-            LOG.info("Job %s: %s", lease.job_id, lost.reason)
-        except Handover as handover:
-            self._put_down(lease, work, handover)
-        except Exception as error:
-            LOG.exception("Job %s ended unexpectedly", lease.job_id)
-            self._put_down(lease, work, Handover(f"{type(error).__name__}: {error}"))
-
-    def _run_flow(self, lease: Lease, work: UnitOfWork) -> None:
-        gate = Gate(
-            self.connections,
-            self.settings,
-            self.clock,
-            database=self.database,
-            lease=lease,
-            work=work,
-            stop=self.stop,
-        )
-        world = World(self.database, gate, lease, work, self.clock, self.settings)
-        with self.database.read() as tx:
-            job = tx.jobs.get(lease.job_id)
-        self._require_runnable(job)
-        store = FlowStore(self.database, lease, work)
-        detail = store.get_connection().get_flow_details(job.id)
-        if detail.state in ENDED:
-            # Running a REVERTED flow would start it over.
-            self._finish(lease)
-            return
-        flow = flows.build(job.flow, world, job.migration_id)
-        engine = engines.load(flow, flow_detail=detail, backend=store, engine="serial")
-        engine.compile()
-        engine.prepare()
-        if job.direction is Direction.BACK:
-            _turn(engine.storage, [task.__name__ for task in flows.TASKS[job.flow]])
+    def _run_flow(self, job: BoardJob) -> None:
+        engine = self.engine(job)
         try:
             engine.run()
         except Exception as error:
@@ -197,59 +215,113 @@ class Worker:
             if state not in ENDED:
                 raise Handover(f"{type(error).__name__}: {error}") from error
 
+    def engine(self, job: BoardJob) -> Any:
+        """TaskFlow's engine for a claimed job: its flow, with the world under the job's lease, as far as it is
+        stored. Raises Attention if the flow cannot be rebuilt, or the job has come up too often."""
+        with self.database.read() as tx:
+            row = tx.jobs.get(job.uuid)
+        self._require_runnable(row)
+        store = FlowStore(self.database, job.held, job.work)
+        try:
+            detail = store.get_connection().get_flow_details(row.id)
+            engine = engines.load(
+                flows.build(row.flow, self._world(job), row.migration_id),
+                flow_detail=detail,
+                backend=store,
+                engine="serial",
+            )
+            _require_tasks(TASKS[row.flow], [atom.name for atom in detail])
+            engine.compile()
+        except AWAY:
+            raise
+        except Exception as error:
+            raise Attention(f"its flow {row.flow} cannot be rebuilt: {type(error).__name__}: {error}") from error
+        engine.prepare()
+        if row.direction is Direction.BACK:
+            _turn(engine.storage, TASKS[row.flow])
+        return engine
+
+    def _world(self, job: BoardJob) -> World:
+        gate = Gate(
+            self.connections,
+            self.settings,
+            self.clock,
+            database=self.database,
+            lease=job.held,
+            work=job.work,
+            stop=self.stop,
+        )
+        return World(self.database, gate, job.held, job.work, self.clock, self.settings)
+
     def _require_runnable(self, job: Job) -> None:
-        if job.flow not in flows.TASKS:
+        if job.flow not in TASKS:
             raise Attention(f"this version does not know flow {job.flow}: run a worker of the version that does")
         if job.attempts > self.settings.max_attempts:
-            raise Attention(f"taken up {job.attempts} times without progress: see `resizeflow migration history`")
+            times = f"taken up {job.attempts} times without progress"
+            raise Attention(f"{times}; the last time: {job.reason}" if job.reason else times)
 
-    def _finish(self, lease: Lease) -> None:
-        with self.database.fenced(lease, "job.done") as tx:
-            tx.jobs.put_down(lease, JobState.DONE, reason=None)
-
-    def _put_down(self, lease: Lease, work: UnitOfWork, handover: Handover) -> None:
-        """Leaves the job for later, with the reason. If even that fails the lease runs out by itself."""
-        state = JobState.NEEDS_ATTENTION if isinstance(handover, Attention) else JobState.QUEUED
-        try:
-            with self.database.fenced(lease, "job.put_down") as tx:
-                attempts = tx.jobs.get(lease.job_id).attempts
-                delay = handover.delay
-                if handover.counts and not delay:
-                    delay = min(2.0 ** (attempts - 1), LONGEST_BACKOFF)
-                tx.jobs.put_down(lease, state, reason=handover.reason, delay=delay, counts=handover.counts)
-                work.write_lines(tx)
-                tx.events.add(lease.migration_id, _kind(handover), handover.reason, delay=delay)
-        except Handover as error:
-            LOG.warning("Job %s could not be put down: %s", lease.job_id, error.reason)
+    def _put_down(self, job: BoardJob, handover: Handover) -> None:
+        """Leaves the job for later, with the reason; tries again while the database is away. In the end its lease
+        runs out by itself."""
+        job.handover = handover
+        self._leases.pop(job.uuid, None)
+        for _ in range(PUT_DOWN_TRIES):
+            try:
+                self.board.abandon(job, self.name)
+            except taskflow_exc.JobFailure as error:
+                LOG.warning("Job %s could not be put down: %s", job.uuid, error)
+                if job.held.lost or self.clock.wait(self.stop, POLL):
+                    return
+            else:
+                return
 
     # --- leases ------------------------------------------------------------------------------------------
 
-    def _renew(self) -> None:
-        """Keeps the leases of running jobs and the worker's own row; a lease that is lost stops the next effect."""
-        every = self.settings.lease_seconds / 4
+    def _keep_leases(self) -> None:
+        """Renews until closed, whatever happens: without it another worker would take over what goes on well. After a
+        failure it tries again soon. Effects do not rely on it: each sees for itself that enough of its lease is left.
+        """
         while True:
+            pause = self.settings.lease_seconds / 4
             try:
-                with self.database.write() as tx:
-                    if self.announced:
-                        tx.jobs.worker_seen(self.name, self.settings.lease_seconds)
-                    for lease in list(self._leases.values()):
-                        tx.jobs.renew(lease, self.settings.lease_seconds)
+                self._renew()
             except AWAY as error:
-                LOG.warning("Leases could not be renewed: %s", str(error).splitlines()[0])
-            if self._closing.wait(every):
+                LOG.warning("Leases could not be renewed: %s", in_short(error))
+                pause = min(pause, POLL)
+            except Exception:
+                LOG.exception("Leases could not be renewed")
+                pause = min(pause, POLL)
+            if self._closing.wait(pause):
                 return
 
+    def _renew(self) -> None:
+        """Keeps the leases of running jobs and the worker's own row; a lease that is lost stops the next effect."""
+        if not self.announced and not self._leases:
+            return
+        with self.database.write() as tx:
+            if self.announced:
+                tx.jobs.worker_seen(self.name, self.settings.lease_seconds, TASKS.keys())
+            for lease in list(self._leases.values()):
+                tx.jobs.renew(lease, self.settings.lease_seconds)
 
-def _turn(storage: Any, tasks: list[str]) -> None:
+
+def _reap(running: dict[str, Future[bool]]) -> bool:
+    """Forgets the runs that have ended; whether one of them was a run, and not only somebody else's job."""
+    ended = [job_id for job_id, future in running.items() if future.done()]
+    ran = [running.pop(job_id).result() for job_id in ended]
+    return any(ran)
+
+
+def _require_tasks(known: tuple[str, ...], stored: list[str]) -> None:
+    """A stored task that the flow does not have any more would be forgotten, effect and all."""
+    if strange := sorted(set(stored) - set(known)):
+        raise LookupError(f"it has no task {', '.join(strange)}, which the stored flow has")
+
+
+def _turn(storage: Any, tasks: tuple[str, ...]) -> None:
     """Makes an engine go back from wherever its flow is. The first task is the frame that submit has set up: it is
     undone even if the flow never began, where TaskFlow would find nothing to undo."""
     if storage.get_atom_state(tasks[0]) == states.PENDING:
         storage.set_atom_state(tasks[0], states.RUNNING)
     for task in tasks:
         storage.set_atom_intention(task, states.REVERT)
-
-
-def _kind(handover: Handover) -> str:
-    if isinstance(handover, Attention):
-        return "attention"
-    return "stopped" if isinstance(handover, Stopping) else "waiting"

@@ -87,12 +87,29 @@ def _job_of(tx: Transaction, job: Job | None) -> dict[str, Any]:
         "job_state": str(job.state),
         "direction": str(job.direction),
         "reason": Maybe(job.reason),
+        "waits_for": Maybe(_waits_for(tx, job)),
+        "on_crash": str(job.on_crash),
         "pivot_at": Moment(job.pivot_at),
         "worker": Maybe(owner),
         "lease_seconds_left": round(tx.jobs.seconds_left(job.id), 1) if owner else 0.0,
         "epoch": job.epoch,
         "attempts": job.attempts,
     }
+
+
+def _waits_for(tx: Transaction, job: Job) -> str | None:
+    """What has to happen before anything goes on; None if something does, or nothing will."""
+    if job.state == "needs-attention":
+        return "a person: put right what the reason says, then `resizeflow migration resume`"
+    if job.state == "running" and tx.jobs.seconds_left(job.id) == 0:
+        return "a worker: the lease of the one that held it has ended"
+    if job.state != "queued":
+        return None
+    if not tx.jobs.workers(job.flow):
+        who = "none of those that are up does" if tx.jobs.workers() else "none is up"
+        return f"a worker that knows flow {job.flow}: {who}"
+    wait = tx.jobs.seconds_to_wait(job.id)
+    return f"its next attempt, in {wait:.0f} s" if wait else "a worker that is free"
 
 
 def _downtime(migration: Migration) -> float | None:

@@ -11,6 +11,7 @@ from resizeflow.errors import ResizeflowError
 
 if TYPE_CHECKING:
     from resizeflow.service import Submitted
+    from resizeflow.states import OnCrash
 
 
 class Acting(Command):
@@ -78,6 +79,22 @@ class Acting(Command):
         self.app.stdout.write(f"{json.dumps(data, indent=2)}\n")
 
 
+def recovery(parser: argparse.ArgumentParser) -> None:
+    """What a job can be told about its worker's death. A confirm only goes forward, it has no choice."""
+    parser.add_argument(
+        "--on-crash",
+        choices=["resume", "rollback"],
+        help="if the worker dies, the next one goes on, or undoes it where that can be (default: as configured)",
+    )
+
+
+def policy(parsed_args: argparse.Namespace) -> OnCrash | None:
+    """The choice, None if there is none."""
+    from resizeflow.states import OnCrash  # noqa: PLC0415 - not needed for help
+
+    return OnCrash(parsed_args.on_crash) if parsed_args.on_crash else None
+
+
 class Resize(Acting):
     """Resize a machine to another flavor.
 
@@ -99,6 +116,7 @@ resizeflow confirm web-1
         self._moving(parser)
 
     def _moving(self, parser: argparse.ArgumentParser) -> None:
+        recovery(parser)
         parser.add_argument("--host", metavar="H", help="the destination (default: the scheduler's choice)")
         parser.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
         super().arguments(parser)
@@ -108,11 +126,11 @@ resizeflow confirm web-1
         if parsed_args.dry_run:
             self._plan(parsed_args, flavor)
             return
-        service, host = self.backend.service, parsed_args.host
+        service, host, on_crash = self.backend.service, parsed_args.host, policy(parsed_args)
         if flavor is None:
-            submitted = service.migrate(parsed_args.instance, host=host)
+            submitted = service.migrate(parsed_args.instance, host=host, on_crash=on_crash)
         else:
-            submitted = service.resize(parsed_args.instance, flavor, host=host)
+            submitted = service.resize(parsed_args.instance, flavor, host=host, on_crash=on_crash)
         self.see_through(submitted, parsed_args)
 
     def _plan(self, parsed_args: argparse.Namespace, flavor: str | None) -> None:
@@ -170,7 +188,9 @@ class Revert(Acting):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("instance", help="its name or UUID")
+        recovery(parser)
         super().arguments(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        self.see_through(self.backend.service.revert(parsed_args.instance), parsed_args)
+        submitted = self.backend.service.revert(parsed_args.instance, on_crash=policy(parsed_args))
+        self.see_through(submitted, parsed_args)

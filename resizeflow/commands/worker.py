@@ -8,12 +8,14 @@ import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resizeflow.commands.base import Command, Lines, Lister, Moment
 from resizeflow.errors import Interrupted
 
 if TYPE_CHECKING:
+    from resizeflow.persistence.jobs import Held
     from resizeflow.worker import Worker
 
 T = TypeVar("T")
@@ -86,20 +88,31 @@ def until_signalled(worker: Worker, work: Callable[[], T]) -> T:
 
 
 class WorkerList(Lister):
-    """List the workers that are up, and the jobs they hold."""
+    """List the workers that are up, and the jobs they hold.
 
-    example = "resizeflow worker list"
+    A worker says every quarter of a lease that it is there; SEEN_UNTIL is when it will count as gone.
+    """
+
+    example = """
+resizeflow worker list
+resizeflow worker list -f json
+"""
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:  # noqa: ARG002
-        import sqlalchemy as sa  # noqa: PLC0415 - not needed for help
-
-        from resizeflow.persistence.models import Job  # noqa: PLC0415 - as above
-        from resizeflow.states import JobState  # noqa: PLC0415 - as above
-
         with self.backend.database.read() as tx:
-            running = tx.session.scalars(sa.select(Job).where(Job.state == JobState.RUNNING)).all()
-            rows = []
-            for worker in tx.jobs.workers():
-                held = [f"{job.flow} of {job.migration_id}" for job in running if job.owner == worker.name]
-                rows.append((worker.name, Moment(worker.started_at), Lines(held)))
-        return ("name", "started_at", "jobs"), rows
+            held = tx.jobs.held()
+            rows = [
+                (
+                    worker.name,
+                    Moment(worker.started_at),
+                    Moment(datetime.fromtimestamp(worker.seen_until, UTC)),
+                    Lines([_told(job) for job in held if job.owner == worker.name]),
+                )
+                for worker in tx.jobs.workers()
+            ]
+        return ("name", "started_at", "seen_until", "jobs"), rows
+
+
+def _told(job: Held) -> dict[str, Any]:
+    told = {"instance": job.instance, "flow": job.flow, "task": job.task, "epoch": job.epoch}
+    return told | {"migration": job.migration_id}

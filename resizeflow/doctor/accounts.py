@@ -1,0 +1,166 @@
+"""Invariants 2 and 3: quota charges and reservations, allocations and the hosts' counters are what the rows say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from resizeflow.doctor.report import Breach
+from resizeflow.doctor.snapshot import Records
+from resizeflow.persistence.hosts import Amount, debt_consumer, instance_consumer, migration_consumer, new_side
+from resizeflow.persistence.models import Instance, Migration
+from resizeflow.persistence.quotas import RESOURCES, charge
+from resizeflow.states import TERMINAL, Direction, MigrationStatus
+
+UNDECIDED = frozenset({MigrationStatus.FINISHED, MigrationStatus.CONFIRMING, MigrationStatus.REVERTING})
+"""Finished, neither confirmed nor reverted: old and new size are both paid for."""
+NOTHING = Amount(0, 0, 0)
+
+
+# --- 2: quota --------------------------------------------------------------------------------------------
+
+
+def reservations(records: Records) -> dict[tuple[str, str], int]:
+    """What should be reserved, by migration and resource: max(new - old, 0) until it is finished."""
+    expected: dict[tuple[str, str], int] = {}
+    for migration in records.open_migrations.values():
+        if migration.status not in UNDECIDED:
+            old, new = charge(migration.old_flavor), charge(migration.new_flavor)
+            expected |= {(migration.id, r): new[r] - old[r] for r in RESOURCES if new[r] > old[r]}
+    return expected
+
+
+def usage(records: Records) -> dict[tuple[str, str], tuple[int, int]]:
+    """What should be in use and reserved, by project and resource."""
+    used: Counter[tuple[str, str]] = Counter()
+    reserved: Counter[tuple[str, str]] = Counter()
+    for instance in records.instances.values():
+        for resource, amount in _charged(instance, records.open_migrations.get(instance.id)).items():
+            used[instance.project_id, resource] += amount
+    for (migration_id, resource), amount in reservations(records).items():
+        reserved[records.migrations[migration_id].project_id, resource] += amount
+    return {key: (used[key], reserved[key]) for key in used.keys() | reserved.keys()}
+
+
+def _charged(instance: Instance, migration: Migration | None) -> dict[str, int]:
+    if migration is None:
+        return charge(instance.flavor)
+    old, new = charge(migration.old_flavor), charge(migration.new_flavor)
+    return {r: max(old[r], new[r]) for r in RESOURCES} if migration.status in UNDECIDED else old
+
+
+def check_quota(records: Records) -> Iterator[Breach]:
+    """Invariant 2: quota charge and reservations are what the formula says (persistence/quotas.py)."""
+    rows = {(row.migration_id, row.resource): row.amount for row in records.reservations}
+    wanted = reservations(records)
+    for key in sorted(rows.keys() | wanted.keys()):
+        found, expected = rows.get(key, 0), wanted.get(key, 0)
+        if found != expected:
+            migration_id, resource = key
+            yield Breach(
+                2,
+                f"migration {migration_id}",
+                f"reserves {found} {resource}",
+                f"reserves {expected} {resource}",
+                "the reservation is set to what is expected",
+            )
+    counters = {(row.project_id, row.resource): (row.in_use, row.reserved) for row in records.usages}
+    sums = usage(records)
+    for project, resource in sorted(counters.keys() | sums.keys()):
+        counted, right = counters.get((project, resource), (0, 0)), sums.get((project, resource), (0, 0))
+        if counted != right:
+            yield Breach(
+                2,
+                f"project {project}",
+                f"{resource}: {counted[0]} in use, {counted[1]} reserved",
+                f"{resource}: {right[0]} in use, {right[1]} reserved",
+                "the counters are set to what is expected",
+            )
+
+
+# --- 3: allocations --------------------------------------------------------------------------------------
+
+
+def allocations(records: Records) -> dict[tuple[str, str], Amount]:
+    """What should be held, by host and consumer."""
+    expected: dict[tuple[str, str], Amount] = {}
+    held = {(row.host_id, row.consumer) for row in records.allocations}
+    for instance in records.instances.values():
+        consumer = instance_consumer(instance.id)
+        migration = records.open_migrations.get(instance.id)
+        if migration is None:
+            expected[instance.host_id, consumer] = Amount.of(instance.flavor)
+        elif _has_destination(records, migration, held):
+            source = (migration.source_host_id, migration_consumer(migration.id))
+            expected[source] = Amount.of(migration.old_flavor)
+            expected[migration.dest_host_id or "", consumer] = new_side(migration)
+        else:
+            expected[migration.source_host_id, consumer] = Amount.of(migration.old_flavor)
+    for debt in records.debts:
+        owner = records.migrations[debt.migration_id]
+        if owner.status in TERMINAL:
+            there = owner.new_flavor if debt.host_id == owner.dest_host_id else owner.old_flavor
+            expected[debt.host_id, debt_consumer(owner.id)] = Amount(0, 0, there.disk_gb)
+    return expected
+
+
+def _has_destination(records: Records, migration: Migration, held: set[tuple[str, str]]) -> bool:
+    """Whether the destination is allocated. A rollback gives it back some steps before it closes the migration."""
+    job = records.jobs.get(migration.instance_id)
+    rolling_back = migration.status not in UNDECIDED and job is not None and job.direction is Direction.BACK
+    if rolling_back and (migration.source_host_id, migration_consumer(migration.id)) not in held:
+        return False
+    return migration.dest_host_id is not None
+
+
+def check_allocations(records: Records) -> Iterator[Breach]:
+    """Invariant 3: one allocation per instance on its host, one per open migration on its source, or a recorded
+    debt's; and each host's counters are their sum."""
+    rows = {(row.host_id, row.consumer): Amount(row.vcpus, row.memory_mb, row.disk_gb) for row in records.allocations}
+    wanted = allocations(records)
+    for host_id, consumer in sorted(rows.keys() | wanted.keys()):
+        found, expected = rows.get((host_id, consumer)), wanted.get((host_id, consumer))
+        if found != expected:
+            yield Breach(
+                3,
+                _consumer_name(records, consumer),
+                f"holds {_told(found)} on {records.host_name(host_id)}",
+                f"holds {_told(expected)} there",
+                "the allocation is set to what is expected",
+            )
+    sums = totals(rows)
+    for host in records.hosts.values():
+        counted = Amount(host.used_vcpus, host.used_memory_mb, host.used_disk_gb)
+        right = sums.get(host.id, NOTHING)
+        if counted != right:
+            yield Breach(
+                3,
+                f"host {host.name}",
+                f"counts {_told(counted)} as allocated",
+                f"{_told(right)}, the sum of its allocations",
+                "the counters are set to the sum of what should be allocated",
+            )
+
+
+def totals(rows: Mapping[tuple[str, str], Amount]) -> dict[str, Amount]:
+    """The sum of allocations (by host and consumer) per host."""
+    sums: dict[str, Amount] = {}
+    for (host_id, _), amount in rows.items():
+        sofar = sums.get(host_id, NOTHING)
+        sums[host_id] = Amount(
+            sofar.vcpus + amount.vcpus, sofar.memory_mb + amount.memory_mb, sofar.disk_gb + amount.disk_gb
+        )
+    return sums
+
+
+def _told(amount: Amount | None) -> str:
+    if amount is None:
+        return "nothing"
+    return f"{amount.vcpus} vCPU, {amount.memory_mb} MiB, {amount.disk_gb} GiB"
+
+
+def _consumer_name(records: Records, consumer: str) -> str:
+    kind, _, key = consumer.partition(":")
+    if kind == "instance":
+        return f"instance {records.name_of(key)}"
+    return f"debts of migration {key}" if kind == "debt" else f"{kind} {key}"

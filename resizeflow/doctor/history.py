@@ -1,0 +1,112 @@
+"""Invariants 9 and 10: every migration's log is whole, and no secret is at rest."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import sqlalchemy as sa
+
+from resizeflow.doctor.report import Breach
+from resizeflow.persistence.events import broken_link
+from resizeflow.persistence.models import AtomDetail, Debt, Event, FlowDetail, Job, Migration
+from resizeflow.persistence.transaction import Transaction
+from resizeflow.states import TERMINAL
+
+BATCH = 500
+"""Migrations whose logs are held in memory at once."""
+TOLD = {"SUCCESS": "done", "REVERTED": "undone"}
+"""What the log says of a task in the transaction that saves its state (persistence/flow_store.py)."""
+
+# --- 9: the log ------------------------------------------------------------------------------------------
+
+
+def check_logs(tx: Transaction) -> Iterator[Breach]:
+    """Invariant 9: every migration's log is complete and its chain verifies.
+
+    A chain cannot show that its end was cut off, so the log is held against what other rows know to have happened:
+    the end of each task, the choice of the destination, each debt, the end of the migration.
+    """
+    columns = (Migration.id, Migration.status, Migration.dest_host_id)
+    migrations = tx.session.execute(sa.select(*columns).order_by(Migration.id)).all()
+    for start in range(0, len(migrations), BATCH):
+        batch = migrations[start : start + BATCH]
+        ids = [row.id for row in batch]
+        logs = _logs(tx, ids)
+        ends = _ends(tx, ids)
+        debts = Counter(tx.session.scalars(sa.select(Debt.migration_id).where(Debt.migration_id.in_(ids))).all())
+        for row in batch:
+            log = logs[row.id]
+            if (seq := broken_link(log)) is not None:
+                found = f"line {seq} of its log does not fit the line before it"
+                yield Breach(9, f"migration {row.id}", found, "a log whose chain of hashes verifies")
+                continue
+            kinds = Counter(event.kind for event in log)
+            tasks = Counter(event.text for event in log if event.kind == "task")
+            wanted = {
+                "a line that it was accepted": kinds["state"] >= 1,
+                "a line about its destination": row.dest_host_id is None or kinds["destination"] >= 1,
+                "a line about its end": row.status not in TERMINAL or kinds["state"] > 1,
+                "a line about each debt": kinds["debt"] >= debts[row.id],
+            } | {f"`{line}`": tasks[line] >= count for line, count in ends[row.id].items()}
+            for line, told in wanted.items():
+                if not told:
+                    found = f"its log of {len(log)} lines is not complete"
+                    yield Breach(9, f"migration {row.id}", found, f"{line} among them")
+
+
+def _logs(tx: Transaction, ids: Sequence[str]) -> dict[str, list[Event]]:
+    """Each migration's lines, in order. Plain rows, of which there are many; they have an event's attributes."""
+    logs = defaultdict(list)
+    query = sa.select(*Event.__table__.c).where(Event.migration_id.in_(ids)).order_by(Event.migration_id, Event.seq)
+    for row in tx.session.execute(query):
+        logs[row.migration_id].append(cast("Event", row))
+    return logs
+
+
+def _ends(tx: Transaction, ids: Sequence[str]) -> dict[str, Counter[str]]:
+    """Per migration the lines that its tasks' states call for, and how often."""
+    ends: dict[str, Counter[str]] = defaultdict(Counter)
+    query = (
+        sa.select(FlowDetail.parent_uuid, AtomDetail.name, AtomDetail.state)
+        .join(FlowDetail, FlowDetail.uuid == AtomDetail.parent_uuid)
+        .where(FlowDetail.parent_uuid.in_(ids), AtomDetail.state.in_(list(TOLD)))
+    )
+    for migration_id, name, state in tx.session.execute(query):
+        ends[migration_id][f"{name} {TOLD[state or '']}"] += 1
+    return ends
+
+
+# --- 10: secrets -----------------------------------------------------------------------------------------
+
+SECRET = re.compile(
+    r"""\b(?:passwd|password|auth_password|secret_key)\\?["']?\s*[=:]\s*\\?["'][^"'\\]+""",
+    re.IGNORECASE,
+)
+"""`passwd='...'` of a domain's XML, and the like in JSON, quotes escaped or not."""
+_HINT = "%pass%"
+_KEPT: tuple[tuple[str, Any, tuple[sa.ColumnElement[Any], ...]], ...] = tuple(
+    (subject, key, columns)  # type: ignore[misc]
+    for subject, key, columns in (
+        ("migration", Migration.id, (Migration.definition, Migration.dest_definition, Migration.error)),
+        ("log of migration", Event.migration_id, (Event.text, sa.cast(Event.data, sa.Text))),
+        ("job", Job.id, (Job.reason,)),
+        ("debt of migration", Debt.migration_id, (Debt.reason,)),
+        ("task", AtomDetail.name, (sa.cast(AtomDetail.content, sa.Text),)),
+    )
+)
+
+
+def check_secrets(tx: Transaction) -> Iterator[Breach]:
+    """Invariant 10: no secret at rest, wherever a host's words or a definition are kept."""
+    for subject, key, columns in _KEPT:
+        suspicious = sa.or_(*(column.like(_HINT) for column in columns))
+        hits = {
+            row[0]
+            for row in tx.session.execute(sa.select(key, *columns).where(suspicious))
+            if any(text and SECRET.search(text) for text in row[1:])
+        }
+        for hit in sorted(hits):
+            yield Breach(10, f"{subject} {hit}", "a password", "no secret; change the password and remove the row's")

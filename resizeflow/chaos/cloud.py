@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import re
 import shutil
-import sys
 import tempfile
 import threading
-import traceback
-from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from resizeflow import config, failpoints
+from resizeflow import config
+from resizeflow.chaos.child import Child
 from resizeflow.clock import Clock
 from resizeflow.drivers.simulator.world import SimulatedWorld
 from resizeflow.gate import Connections
@@ -43,7 +43,8 @@ HISTORY = frozenset(
     }
 )
 """Tables that tell what happened; all others tell what is, and are as before after a rollback."""
-KILLED = -9
+CHILD_SECONDS = 120.0
+"""When a run in a child counts as hanging."""
 _templates: dict[int, Path] = {}
 DEFAULT_SECTION = {"transfer", "shutdown_timeout", "bandwidth"}
 
@@ -75,8 +76,8 @@ class Cloud:
         )
         self.settings = config.load(str(conf))
         self.world = SimulatedWorld(folder / "world.sqlite")
+        self.connections = Connections()
         self.uuid = ""
-        self._database: tuple[int, Database] | None = None
 
     def build(self, *, running: bool = True, disks: tuple[str, ...] = ("vda",), disk_format: str = "qcow2") -> Cloud:
         """Two hosts, the adopted machine `web` on h1, and a larger flavor `big`."""
@@ -106,20 +107,18 @@ class Cloud:
             atexit.register(shutil.rmtree, template.parent, ignore_errors=True)
         shutil.copy(template, self.folder / "state.sqlite")
 
-    @property
+    @cached_property
     def database(self) -> Database:
-        """This process's own: a forked child must not share its parent's connections."""
-        if self._database is None or self._database[0] != os.getpid():
-            self._database = (os.getpid(), Database(self.settings.connection))
-        return self._database[1]
+        """Its engine stays in forked children, with the statements that it has compiled."""
+        return Database(self.settings.connection)
 
     @property
     def service(self) -> Service:
-        return Service(self.database, self.settings, connections=Connections())
+        return Service(self.database, self.settings, connections=self.connections)
 
     @property
     def inventory(self) -> Inventory:
-        return Inventory(self.database, self.settings, connections=Connections())
+        return Inventory(self.database, self.settings, connections=self.connections)
 
     # --- running -----------------------------------------------------------------------------------------
 
@@ -137,7 +136,14 @@ class Cloud:
         self, job: Submitted, point: str | None = None, action: str = "kill", log: Path | None = None
     ) -> int:
         """Runs a job once in a forked child, with a failpoint armed; its exit status, KILLED if it was killed."""
-        return in_child(lambda: self.run(job), point, action, log)
+        self.release()
+        return Child(lambda: self.run(job), f"{point}={action}" if point else "", log).wait(CHILD_SECONDS)
+
+    def release(self) -> None:
+        """Closes this process's own connections: a child must not inherit them, its files may be replaced."""
+        self.connections.close()
+        self.database.engine.dispose()
+        self.world.close()
 
     def expire(self, job: Submitted) -> None:
         """As if the time of the lease, and of a wait, had passed."""
@@ -161,8 +167,17 @@ class Cloud:
 
     def state(self, job: Submitted | None = None) -> dict[str, Any]:
         """The world and the tables that tell what is, without ids that differ from run to run."""
-        state: dict[str, Any] = normal({"world": self.world.snapshot(contents=False), "tables": self.tables()}, job)
+        state: dict[str, Any] = normal({"world": self._seen(), "tables": self.tables()}, job)
         return state
+
+    def _seen(self) -> dict[str, Any]:
+        """The world; of each disk the hosts whose runs wrote on it, in their order, but not how often."""
+        seen = self.world.snapshot()
+        for volumes in seen["storages"].values():
+            for volume in volumes.values():
+                del volume["allocation"]
+                volume["content"] = [word for word, _again in itertools.groupby(volume["content"].split())]
+        return seen
 
     def tables(self) -> dict[str, list[tuple[Any, ...]]]:
         tables: dict[str, list[tuple[Any, ...]]] = {}
@@ -187,19 +202,3 @@ def normal(state: Any, job: Submitted | None) -> Any:
             state = state.replace(job.migration_id, "MIGRATION")
         return re.sub(r'epoch="\d+"', 'epoch="N"', state)
     return state
-
-
-def in_child(work: Callable[[], object], point: str | None, action: str, log: Path | None = None) -> int:
-    """Runs `work` in a fork of this warm process: a case costs a fraction of an interpreter's start."""
-    pid = os.fork()
-    if pid == 0:
-        failpoints._armed, failpoints._action = point or "", action
-        failpoints._log = str(log) if log else None
-        try:
-            work()
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

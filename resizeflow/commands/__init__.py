@@ -12,7 +12,9 @@ GROUPS: Mapping[str, str] = {
     "flavor": "flavors",
     "quota": "quotas",
     "worker": "workers",
+    "doctor": "consistency",
     "db": "the state database",
+    "chaos": "rehearsal",
 }
 """What commands are about, in the order of the help: their first words and the title."""
 
@@ -48,6 +50,8 @@ COMMANDS: Mapping[str, str] = {
     "quota set": "resizeflow.commands.quota:QuotaSet",
     "worker": "resizeflow.commands.worker:WorkerRun",
     "worker list": "resizeflow.commands.worker:WorkerList",
+    "doctor": "resizeflow.commands.doctor:Doctor",
     "db upgrade": "resizeflow.commands.db:DbUpgrade",
+    "chaos": "resizeflow.commands.chaos:Chaos",
 }
 """Command → `module:class`, in the order of the help."""

@@ -1,0 +1,216 @@
+"""What must hold after every case, whatever went wrong in it."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from resizeflow.chaos.case import Case
+from resizeflow.chaos.cloud import Cloud
+from resizeflow.chaos.scenarios import SCENARIOS
+from resizeflow.chaos.watched import Call
+from resizeflow.doctor import Doctor
+from resizeflow.drivers.simulator.effects import Cause, LoggedEffect
+from resizeflow.persistence.models import Migration
+from resizeflow.service import Submitted
+from resizeflow.states import Direction, JobState
+
+SHOWN = 5
+"""So many differences tell what is wrong."""
+POWER = ("/live", "/state", "/content", "/instances")
+"""What a loss of power leaves otherwise."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A case that has ended: its cloud, what it was before the operation and is after an undisturbed one."""
+
+    case: Case
+    cloud: Cloud
+    job: Submitted
+    before: dict[str, Any]
+    done: dict[str, Any]
+    undisturbed: tuple[LoggedEffect, ...]
+    calls: tuple[Call, ...]
+
+    @property
+    def went_back(self) -> bool:
+        """Whether the job was undone."""
+        return self.cloud.job(self.job).direction is Direction.BACK
+
+    @property
+    def origin(self) -> str:
+        """The host that the operation takes the machine from."""
+        return "h2" if self._reverts else "h1"
+
+    @property
+    def target(self) -> str | None:
+        """The host that it takes the machine to; None where it stays, and the same host's disks change."""
+        scenario = SCENARIOS[self.case.scenario]
+        if scenario.operation == "confirm" or scenario.host == "h1":
+            return None
+        return "h1" if self._reverts else scenario.host
+
+    @property
+    def _reverts(self) -> bool:
+        return SCENARIOS[self.case.scenario].operation == "revert"
+
+
+def violations(evidence: Evidence) -> list[str]:
+    """All that is wrong, in sentences."""
+    return [sentence for rule in RULES for sentence in rule(evidence)]
+
+
+def is_done(evidence: Evidence) -> Iterator[str]:
+    """The job has ended by itself, once the faults did."""
+    job = evidence.cloud.job(evidence.job)
+    if job.state is not JobState.DONE:
+        yield f"the job is {job.state}: {job.reason}"
+
+
+def is_done_or_as_before(evidence: Evidence) -> Iterator[str]:
+    """Exactly done, or exactly as before. What is exempt is listed in `resizeflow.chaos.cloud`; beside that, a host
+    that lost its power leaves its machines off."""
+    back = evidence.went_back
+    expected = "before" if back else "an undisturbed run leaves it"
+    differences = _differences(evidence.cloud.state(evidence.job), evidence.before if back else evidence.done)
+    rebooted = any(word.startswith("reboot@") for word in evidence.case.words)
+    told = (text for path, text in differences if not (rebooted and path.endswith(POWER)))
+    for text in itertools.islice(told, SHOWN):
+        yield f"not as {expected}: {text}"
+
+
+def turns_back_only_if_asked(evidence: Evidence) -> Iterator[str]:
+    """A crash, a lost reply, a half-made disk are no failures: the job goes on. A destination may be given up."""
+    reasons = ("rollback", "fail@", "drop@", "hang@", "reboot@")
+    if evidence.went_back and not any(word.startswith(reasons) for word in evidence.case.words):
+        yield "the job was turned back, although nothing had failed and nobody had asked for it"
+
+
+def nothing_written_is_lost(evidence: Evidence) -> Iterator[str]:
+    """Once the machine ran at its new place the job only goes forward."""
+    if not evidence.went_back:
+        return
+    if evidence.cloud.job(evidence.job).pivot_at is not None:
+        yield "the job was turned back after its point of no return"
+    for effect in evidence.cloud.world.effects():
+        if effect.job == evidence.job.job_id and effect.method == "resume" and effect.host == evidence.target:
+            yield f"the job was turned back after the machine had run on {effect.host}, effect {effect.seq}"
+            return
+
+
+def invariants_hold(evidence: Evidence) -> Iterator[str]:
+    """The doctor finds nothing."""
+    cloud = evidence.cloud
+    report = Doctor(cloud.database, cloud.settings, connections=cloud.connections).examine()
+    yield from map(str, report.breaches)
+    yield from (f"host {host} could not be examined: {why}" for host, why in report.silent.items())
+
+
+def one_running_copy(evidence: Evidence) -> Iterator[str]:
+    """At no moment do two hosts run the machine."""
+    runs = {"h1"} if SCENARIOS[evidence.case.scenario].running else set()
+    for effect in evidence.cloud.world.effects():
+        if effect.subject != evidence.cloud.uuid:
+            continue
+        if effect.method in ("resume", "boot"):
+            runs.add(effect.host)
+        elif effect.method == "destroy" or (effect.caused is Cause.WORLD and effect.method in ("shutdown", "crash")):
+            runs.discard(effect.host)
+        if len(runs) > 1:
+            yield f"effect {effect.seq}, {effect.method} on {effect.host}: it runs on {' and '.join(sorted(runs))}"
+            return
+
+
+def off_is_proven(evidence: Evidence) -> Iterator[str]:
+    """The machine is started at its new place only after the old one was looked at, with nothing done there since;
+    and its disks are copied only from a host that can no longer start it."""
+    old, new = evidence.origin, evidence.target
+    if new is None:
+        return
+    proven = retired = False
+    for call in evidence.calls:
+        if call.host == old and call.method in ("domain", "define", "destroy", "set_autostart"):
+            proven = call.method == "domain"
+            retired = retired or call.method == "define"
+        elif call.host == new and call.method in ("start_paused", "resume") and not proven:
+            yield f"{call.method} on {new} without a look at {old} since something was done there"
+        elif call.host == old and call.method in ("start_carrier", "transfer", "stream") and not retired:
+            yield f"{call.method} on {old}, which could start the machine meanwhile"
+
+
+def epochs_grow(evidence: Evidence) -> Iterator[str]:
+    """No call carries an epoch lower than one seen before."""
+    highest = 0
+    for effect in evidence.cloud.world.effects():
+        if effect.job != evidence.job.job_id or effect.epoch is None:
+            continue
+        if effect.epoch < highest:
+            yield f"effect {effect.seq}, {effect.method} on {effect.host}: epoch {effect.epoch} after {highest}"
+        highest = max(highest, effect.epoch)
+
+
+def seen_before_deleted(evidence: Evidence) -> Iterator[str]:
+    """No copy is deleted unless the same worker has looked at the other before."""
+    migration = evidence.cloud.migration(evidence.job)
+    others = dict(_copies(migration))
+    seen: set[tuple[int, str]] = set()
+    for call in evidence.calls:
+        if call.method in ("domain", "volume") and _is_of(migration, call):
+            seen.add((call.process, call.host))
+        if call.method == "delete_volume":
+            other = others.get((call.host, call.subjects[-1]))
+            if other is not None and (call.process, other) not in seen:
+                yield f"{call.subjects[-1]} is deleted from {call.host} before its copy on {other} was looked at"
+
+
+def _copies(migration: Migration) -> Iterator[tuple[tuple[str, str], str]]:
+    """Each disk's file, by host and name, and the host that has the other copy."""
+    source, dest = migration.source_host, migration.dest_host
+    for disk in migration.disks:
+        if dest is not None and dest.id != source.id and disk.dest_volume:
+            yield (source.name, disk.source_volume), dest.name
+            yield (dest.name, disk.dest_volume), source.name
+
+
+def _is_of(migration: Migration, call: Call) -> bool:
+    names = {name for disk in migration.disks for name in (disk.source_volume, disk.dest_volume)}
+    return bool(names.union({migration.instance_id}).intersection(call.subjects))
+
+
+def effects_are_bounded(evidence: Evidence) -> Iterator[str]:
+    """An effect is repeated at most once for each thing that went wrong, and for the way back."""
+    more = len(evidence.case.words) + 2
+    usual = Counter(map(_kind, evidence.undisturbed))
+    for kind, count in Counter(map(_kind, evidence.cloud.world.effects())).items():
+        if count > usual[kind] + more:
+            yield f"{' '.join(kind)}: {count} times, where an undisturbed run has {usual[kind]}"
+
+
+def _kind(effect: LoggedEffect) -> tuple[str, str, str]:
+    return effect.host, effect.method, effect.subject
+
+
+RULES: tuple[Callable[[Evidence], Iterator[str]], ...] = (
+    is_done,
+    is_done_or_as_before,
+    turns_back_only_if_asked,
+    nothing_written_is_lost,
+    invariants_hold,
+    one_running_copy,
+    off_is_proven,
+    epochs_grow,
+    seen_before_deleted,
+    effects_are_bounded,
+)
+
+
+def _differences(found: Any, expected: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for key in sorted(found.keys() | expected.keys(), key=str):
+            yield from _differences(found.get(key), expected.get(key), f"{path}/{key}")
+    elif found != expected:
+        yield path, f"{path.lstrip('/')}: {found!r} instead of {expected!r}"

@@ -1,0 +1,70 @@
+"""What is done to a machine while workers die: each operation, to the same and another host, running and stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from resizeflow.chaos.cloud import Cloud
+from resizeflow.service import Submitted
+from resizeflow.states import JobState
+
+DISKS = ("vda", "vdb")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """An operation on the machine `web` on host h1. `resize` and `migrate` go to `host`; `confirm` and `revert`
+    decide a resize that went there."""
+
+    operation: str
+    host: str = "h2"
+    running: bool = True
+    transfer: str = "auto"
+    disks: tuple[str, ...] = DISKS
+
+    def cloud(self, folder: Path) -> Cloud:
+        """The scenario's cloud in a folder, not yet built."""
+        return Cloud(folder, transfer=self.transfer)
+
+    def build(self, cloud: Cloud) -> None:
+        """Brings hosts and machine to the moment before the operation is asked for. The machine starts with its host,
+        so that one that reboots would run it, if it could."""
+        cloud.build(running=self.running, disks=self.disks)
+        cloud.world.set_domain("h1", cloud.uuid, autostart=self.running)
+        if self.operation in ("confirm", "revert"):
+            job = cloud.service.resize("web", "big", host=self.host)
+            if cloud.run(job) is not JobState.DONE:
+                raise RuntimeError(f"the resize to be decided did not finish:\n{cloud.story(job)}")
+
+    def submit(self, cloud: Cloud) -> Submitted:
+        """Asks for the operation."""
+        if self.operation == "resize":
+            return cloud.service.resize("web", "big", host=self.host)
+        if self.operation == "migrate":
+            return cloud.service.migrate("web", host=self.host)
+        return cloud.service.confirm("web") if self.operation == "confirm" else cloud.service.revert("web")
+
+
+SMALL = "small"
+"""The one of which all pairs of kills can be tried."""
+
+SCENARIOS: Mapping[str, Scenario] = {
+    "resize": Scenario("resize"),
+    "resize-stopped": Scenario("resize", running=False),
+    "resize-stream": Scenario("resize", transfer="stream"),
+    "resize-same-host": Scenario("resize", host="h1"),
+    "resize-same-host-stopped": Scenario("resize", host="h1", running=False),
+    "migrate": Scenario("migrate"),
+    "migrate-stopped": Scenario("migrate", running=False),
+    "confirm": Scenario("confirm"),
+    "confirm-stopped": Scenario("confirm", running=False),
+    "confirm-same-host": Scenario("confirm", host="h1"),
+    "confirm-same-host-stopped": Scenario("confirm", host="h1", running=False),
+    "revert": Scenario("revert"),
+    "revert-stopped": Scenario("revert", running=False),
+    "revert-same-host": Scenario("revert", host="h1"),
+    "revert-same-host-stopped": Scenario("revert", host="h1", running=False),
+    SMALL: Scenario("resize", running=False, disks=("vda",)),
+}

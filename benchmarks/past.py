@@ -1,0 +1,99 @@
+"""How long listing, history and the workers' look at the board take with many past migrations in the database."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from benchmarks import bench
+from benchmarks.steps import MIGRATION, add_past_of_one_host
+from resizeflow import flows
+from resizeflow.clock import Clock
+from resizeflow.commands.migration import row_of
+from resizeflow.persistence import schema
+from resizeflow.persistence.database import Database
+from resizeflow.persistence.events import GENESIS, broken_link, chain
+from resizeflow.persistence.models import Event, Job, Migration
+from resizeflow.states import Direction, JobState
+
+LINES, FEW = 57, 5
+"""Of a resize's log; of the logs that are not asked for."""
+AT_ONCE = 5000
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+JOB = {"flow": "resize_v1", "state": JobState.DONE, "direction": Direction.FORWARD}
+LINE = {"epoch": 1, "worker": "bench", "kind": "task", "task": "MoveInstance", "text": "MoveInstance done", "data": {}}
+
+
+class Past:
+    """A database with so many confirmed migrations, of one machine each."""
+
+    def __init__(self, url: str, migrations: int) -> None:
+        self.database = Database(url)
+        schema.upgrade(self.database)
+        with self.database.write() as tx:
+            add_past_of_one_host(tx)
+        self._asked = ""
+        for first in range(0, migrations, AT_ONCE):
+            self._add(first, min(AT_ONCE, migrations - first))
+        if not self.database.sqlite:
+            with self.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.execute(sa.text("VACUUM ANALYZE"))
+
+    def _add(self, first: int, count: int) -> None:
+        migrations, jobs, events = [], [], []
+        for number in range(first, first + count):
+            identity, at = str(uuid.uuid4()), BEGINNING + timedelta(minutes=number)
+            migrations.append({**MIGRATION, "id": identity, "instance_id": identity, "created_at": at})
+            jobs.append({**JOB, "id": identity, "migration_id": identity, "instance_id": identity, "created_at": at})
+            events += _log(identity, at, real=number == first)
+        self._asked = str(migrations[0]["id"])
+        with self.database.write() as tx:
+            for model, rows in ((Migration, migrations), (Job, jobs), (Event, events)):
+                tx.session.execute(sa.insert(model.__table__), rows)  # type: ignore[arg-type]
+
+    def ask(self) -> dict[str, float]:
+        """Seconds that each question takes."""
+        questions: dict[str, Callable[[], object]] = {
+            "migration list": lambda: self._list(None),
+            "migration list --instance": lambda: self._list(self._asked),
+            "migration history, by the beginning of an id": self._history,
+            "a worker's look at the board": self._board,
+        }
+        took = {}
+        for question, ask in questions.items():
+            began = Clock().boottime()
+            ask()
+            took[question] = Clock().boottime() - began
+        return took
+
+    def _list(self, instance: str | None) -> None:
+        with self.database.read() as tx:
+            rows = [row_of(tx, migration) for migration in tx.migrations.list(instance)]
+        if len(rows) != (1 if instance else 100):
+            raise bench.BenchError(f"the list has {len(rows)} rows")
+
+    def _history(self) -> None:
+        with self.database.read() as tx:
+            log = tx.events.of(tx.migrations.get(self._asked[:8]).id)
+        if len(log) != LINES or broken_link(log) is not None:
+            raise bench.BenchError("the history is not what was written")
+
+    def _board(self) -> None:
+        with self.database.read() as tx:
+            if tx.jobs.takeable(flows.TASKS.keys()):
+                raise bench.BenchError("there is a job to take where all are done")
+
+
+def _log(migration_id: str, at: datetime, *, real: bool) -> list[dict[str, Any]]:
+    """A real one is as long as a resize's and verifies."""
+    rows, last = [], GENESIS
+    for seq in range(1, (LINES if real else FEW) + 1):
+        row = {**LINE, "migration_id": migration_id, "seq": seq, "at": at}
+        if real:
+            last = chain(last, Event(**row))
+        rows.append({**row, "chain": last})
+    return rows

@@ -1,0 +1,198 @@
+"""What the flow store and the gate cost: statements and commits per task, questions per look, memory."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from taskflow import engines, task
+from taskflow.patterns import linear_flow
+
+from resizeflow import gate as gates
+from resizeflow.chaos.cloud import Cloud, FastClock
+from resizeflow.gate import Gate
+from resizeflow.handover import TurnBack
+from resizeflow.lease import Lease
+from resizeflow.persistence.flow_store import FlowStore
+from resizeflow.persistence.models import Host, Migration
+from resizeflow.persistence.unit_of_work import UnitOfWork
+from resizeflow.states import Direction, JobState, MigrationStatus
+
+MIB = 2**20
+
+
+@pytest.fixture
+def cloud(memory_path: Path, connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=connection).build()
+
+
+@contextmanager
+def counted(cloud: Cloud) -> Iterator[Counter[str]]:
+    """Statements by their first word and table, and commits. BEGIN is the driver's."""
+    counts: Counter[str] = Counter()
+
+    def executed(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        words = statement.replace("\n", " ").split()
+        if words[0] != "BEGIN":
+            place = {"SELECT": "FROM", "UPDATE": "UPDATE", "INSERT": "INTO", "DELETE": "FROM"}[words[0]]
+            counts[f"{words[0]} {words[words.index(place) + 1]}"] += 1
+
+    def committed(_connection: object) -> None:
+        counts["COMMIT"] += 1
+
+    engine = cloud.database.engine
+    sa.event.listen(engine, "before_cursor_execute", executed)
+    sa.event.listen(engine, "commit", committed)
+    yield counts
+    sa.event.remove(engine, "before_cursor_execute", executed)
+    sa.event.remove(engine, "commit", committed)
+
+
+def leased(cloud: Cloud) -> Lease:
+    """A job of a migration that holds nothing."""
+    identity = str(uuid.uuid4())
+    with cloud.database.write() as tx:
+        host, flavor = tx.session.scalars(sa.select(Host)).first(), tx.flavors.get("big")
+        assert host is not None
+        tx.session.add(
+            Migration(
+                id=identity,
+                instance_id=identity,
+                instance_name="none",
+                project_id="p",
+                kind="resize",
+                status=MigrationStatus.CONFIRMED,
+                source_host_id=host.id,
+                old_flavor_id=flavor.id,
+                new_flavor_id=flavor.id,
+                old_vm_state="active",
+                created_at=tx.now(),
+            )
+        )
+        tx.session.flush()
+        tx.jobs.create(identity, identity, identity, "empty")
+        lease = tx.jobs.take(identity, "one", 600)
+    assert lease is not None
+    return lease
+
+
+def nothing() -> None:
+    """A task."""
+
+
+def run_empty(cloud: Cloud, lease: Lease, tasks: int) -> None:
+    """A flow of tasks that do nothing, through the flow store."""
+    store = FlowStore(cloud.database, lease, UnitOfWork(lease.migration_id))
+    flow = linear_flow.Flow("empty").add(*(task.FunctorTask(nothing, name=f"t{number}") for number in range(tasks)))
+    detail = store.get_connection().get_flow_details(lease.job_id)
+    engines.load(flow, flow_detail=detail, backend=store, engine="serial").run()
+    with cloud.database.read() as tx:
+        assert tx.jobs.get(lease.job_id).state is JobState.DONE
+
+
+def test_a_task_is_two_commits_of_four_statements(cloud: Cloud) -> None:
+    costs = []
+    for tasks in (5, 15):
+        lease = leased(cloud)
+        with counted(cloud) as counts:
+            run_empty(cloud, lease, tasks)
+        costs.append(counts)
+        print(f"{tasks} tasks: {counts.total() - counts['COMMIT']} statements, {counts['COMMIT']} commits: {counts}")
+    more = Counter({what: (costs[1][what] - costs[0][what]) / 10 for what in costs[1]})
+    # The fence, the end of the log, the task's row and its line in the log; the fence is the only one on jobs.
+    assert +more == {"SELECT jobs": 2, "SELECT events": 2, "UPDATE atom_details": 2, "INSERT events": 2, "COMMIT": 2}
+    assert costs[0]["COMMIT"] == 2 * 5 + 3
+
+
+class StillClock(FastClock):
+    """A clock that a test moves."""
+
+    at = 1000.0
+
+    def boottime(self) -> float:
+        return self.at
+
+
+def test_looks_ask_the_database_once_a_second_and_acts_each_time(cloud: Cloud) -> None:
+    clock = StillClock()
+    job = cloud.service.resize("web", "big", host="h2")
+    with cloud.database.write() as tx:
+        lease = tx.jobs.take(job.job_id, "one", 1e9)
+        host = tx.hosts.get("h1")
+    assert lease is not None
+    work = UnitOfWork(job.migration_id)
+    lease.surely_until = 1e9
+    parts: dict[str, Any] = {"database": cloud.database, "lease": lease, "work": work, "stop": threading.Event()}
+    gate = Gate(cloud.connections, cloud.settings, clock, **parts)
+    with gate.scope("Probe", Direction.FORWARD), counted(cloud) as counts:
+        for _ in range(10):
+            gate.host(host).domain(cloud.uuid)
+        assert counts["SELECT jobs"] == 1
+        clock.at += gates.CHECK_EVERY + 0.1
+        gate.host(host).domain(cloud.uuid)
+        assert counts["SELECT jobs"] == 2
+        cloud.service.rollback(job.migration_id)
+        gate.host(host).domain(cloud.uuid)
+        counts.clear()
+        with pytest.raises(TurnBack):
+            gate.host(host).set_autostart(cloud.uuid, True)
+        assert counts["SELECT jobs"] == 1
+    assert cloud.world.effects() == ()
+
+
+def test_a_look_hears_of_a_rollback_within_a_second_or_from_a_commit(cloud: Cloud) -> None:
+    clock = StillClock()
+    job = cloud.service.resize("web", "big", host="h2")
+    with cloud.database.write() as tx:
+        lease = tx.jobs.take(job.job_id, "one", 1e9)
+        host = tx.hosts.get("h1")
+    assert lease is not None
+    parts: dict[str, Any] = {
+        "database": cloud.database,
+        "work": UnitOfWork(job.migration_id),
+        "stop": threading.Event(),
+    }
+    gate = Gate(cloud.connections, cloud.settings, clock, lease=lease, **parts)
+    with gate.scope("Probe", Direction.FORWARD):
+        gate.host(host).domain(cloud.uuid)
+        cloud.service.rollback(job.migration_id)
+        clock.at += gates.CHECK_EVERY + 0.1
+        with pytest.raises(TurnBack):
+            gate.host(host).domain(cloud.uuid)
+    lease.turned_back = False
+    with cloud.database.fenced(lease, "probe"):
+        pass
+    with gate.scope("Probe", Direction.FORWARD), pytest.raises(TurnBack):
+        gate.host(host).domain(cloud.uuid)
+
+
+@pytest.mark.parametrize("flows", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_memory_is_flat_over_many_flows(memory_path: Path, flows: int) -> None:
+    """TaskFlow's own store keeps 10 MiB of each flow with this SQLAlchemy."""
+    cloud = Cloud(memory_path).build()
+
+    def figures() -> tuple[int, int]:
+        gc.collect()
+        return len(gc.get_objects()), int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    for _ in range(20):
+        run_empty(cloud, leased(cloud), 5)
+    objects, resident = figures()
+    for _ in range(flows):
+        run_empty(cloud, leased(cloud), 5)
+    objects_after, resident_after = figures()
+    print(
+        f"{flows} flows of 5 tasks: live objects {objects} to {objects_after}, "
+        f"resident {resident / MIB:.1f} to {resident_after / MIB:.1f} MiB"
+    )
+    assert objects_after - objects < flows, "each flow leaves something behind"
+    assert resident_after - resident < 16 * MIB

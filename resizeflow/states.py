@@ -50,6 +50,15 @@ class Direction(enum.StrEnum):
     BACK = "back"
 
 
+class OnCrash(enum.StrEnum):
+    """What becomes of a job whose worker died."""
+
+    RESUME = "resume"
+    """The next worker goes on."""
+    ROLLBACK = "rollback"
+    """The next worker undoes it, unless it is past its pivot."""
+
+
 class JobState(enum.StrEnum):
     QUEUED = "queued"
     """Nobody works on it; `not_before` says from when it may be taken."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -74,6 +75,8 @@ class Laboratory:
         self._work()  # In this process, whose forks then have all statements compiled.
         self.done = self.cloud.state(self.job)
         self.effects = self.cloud.world.effects()
+        # What is warm now is not looked through again by every fork's garbage collector, and stays shared.
+        gc.freeze()
         self.points = self.run(Case(scenario)).points
 
     @cached_property

@@ -22,7 +22,7 @@ class News:
     debts: Sequence[Debt]
     lease_left: float
     workers: int
-    """Workers that are up and take jobs."""
+    """Workers that are up and know the job's flow."""
 
     @property
     def tasks(self) -> list[str]:
@@ -61,7 +61,7 @@ class Feed:
                     events=events,
                     debts=[debt for debt in tx.debts.open() if debt.migration_id == migration.id],
                     lease_left=tx.jobs.seconds_left(job.id) if job.state is JobState.RUNNING else 0.0,
-                    workers=len(tx.jobs.workers()),
+                    workers=len(tx.jobs.workers(job.flow)),
                 )
         except AWAY:
             return None

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from resizeflow.chaos.cloud import Cloud
 from resizeflow.commands import COMMANDS
-from resizeflow.drivers.simulator.world import ALWAYS
+from resizeflow.drivers.simulator import ALWAYS
 from resizeflow.persistence.models import Event
 from resizeflow.states import JobState, MigrationStatus
-from resizeflow.chaos.cloud import Cloud
 from tests.console import Console, everything
 
 HEAVY = ("sqlalchemy", "taskflow", "libvirt", "alembic", "oslo_config", "rich")
@@ -344,7 +344,9 @@ def test_a_worker_does_the_work_and_hands_over_on_sigterm(console: Console, clou
     accepted = console.ask("resize", "web", "--flavor", "big", "--host", "h2", "--detach")
     while console.ask("migration", "show", accepted["migration"])["status"] != MigrationStatus.MIGRATING:
         time.sleep(0.1)
-    assert console.ask("worker", "list")[0]["jobs"] == [f"resize_v1 of {accepted['migration']}"]
+    (held,) = console.ask("worker", "list")[0]["jobs"]
+    assert (held["instance"], held["flow"], held["epoch"]) == ("web", "resize_v1", 1)
+    assert held["migration"] == accepted["migration"]
     worker.send_signal(signal.SIGTERM)
     _, err = worker.communicate(timeout=30)
     assert worker.returncode == 0

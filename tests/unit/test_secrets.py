@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from resizeflow.chaos.child import KILLED
+from resizeflow.chaos.cloud import Cloud
 from resizeflow.gate import Connections
 from resizeflow.states import JobState, MigrationStatus
-from resizeflow.chaos.cloud import KILLED, Cloud
 
 PASSWORD = "Geh3im-Wort"  # noqa: S105 - the one that must not be found
 GRAPHICS = f"<graphics type='vnc' port='-1' autoport='yes' passwd='{PASSWORD}'/>"

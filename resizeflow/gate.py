@@ -39,8 +39,8 @@ from resizeflow.persistence.unit_of_work import UnitOfWork
 from resizeflow.states import Direction
 
 LATE = 3.0
-"""Seconds for which a host that left an act unanswered is not looked at after it answers again: a daemon that hung does
-then what it was sent before, and what it has begun does not show yet."""
+"""Seconds for which a host that did not answer is not looked at after it answers again: a daemon that hung does then
+what it was sent before, by us or by a worker that died, and what it has begun does not show yet."""
 CHECK_EVERY = 1.0
 """Seconds for which a look relies on what the database said before; an act asks anew."""
 
@@ -119,9 +119,13 @@ class Looks:
 
         def ask() -> Any:
             self.glance()
-            connection.open(timeout)
-            self.let_arrive(host)
-            return connection.call(method, args, timeout=timeout)
+            try:
+                connection.open(timeout)
+                self.let_arrive(host)
+                return connection.call(method, args, timeout=timeout)
+            except (Unreachable, Unknown):
+                self.did_not_answer(host)
+                raise
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((Unreachable, Unknown)),
@@ -148,6 +152,9 @@ class Looks:
     def let_arrive(self, host: Host) -> None:
         """Before a look: what was sent to the host has happened, or will not. Without acts there is nothing."""
 
+    def did_not_answer(self, host: Host) -> None:
+        """The host may have hung, with calls in it that it has still to do."""
+
 
 class Gate(Looks):
     """Acts on hosts for one job, under its lease."""
@@ -173,7 +180,7 @@ class Gate(Looks):
         self._counts: Counter[str] = Counter()
         self._checked_at = -CHECK_EVERY
         self._unanswered: set[str] = set()
-        """Hosts that left an act unanswered and were not looked at since."""
+        """Hosts that left us, or somebody before us, without an answer, and were not looked at since."""
 
     @contextlib.contextmanager
     def scope(self, name: str, goes: Direction) -> Iterator[None]:
@@ -195,6 +202,9 @@ class Gate(Looks):
             self.check()
         else:
             self._require_ours()
+
+    def did_not_answer(self, host: Host) -> None:
+        self._unanswered.add(host.id)
 
     def let_arrive(self, host: Host) -> None:
         if host.id in self._unanswered:
@@ -246,7 +256,7 @@ class Gate(Looks):
             answer = connection.call(method, args, timeout=self.settings.act_timeout, fence=fence)
             failpoints.hit(f"{point}.after")
         except (Unknown, failpoints.ReplyLost) as error:
-            self._unanswered.add(host.id)
+            self.did_not_answer(host)
             self._work.tell("unknown", f"{method} on {host.name}: no answer, looking again", task=self._scope)
             raise Unknown(str(error)) from error
         except Unreachable as error:
@@ -296,6 +306,7 @@ class Gate(Looks):
         try:
             connection.open(self.settings.look_timeout)
         except Unreachable as error:
+            self.did_not_answer(host)
             raise HostAway(host, str(error)) from error
 
     def _fence(self) -> Fence:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lab.domain import Disk, DiskSpec, GuestFacts, definition, disk_name
 from lab.network import FIRST_GUEST, LAST_GUEST, NETWORK
 from lab.paths import ROOT, check_guest_name
-from lab.serial import Report, last_record_in, reports_in
+from lab.serial import Report, Session, last_record_in, reports_in, sessions_in
 from lab.system import LabError, locked, wait_until
 
 if TYPE_CHECKING:
@@ -142,6 +142,11 @@ class Guest:
             for report in reports_in(host.serial_log(self.name))
         ]
         return sorted(found, key=lambda report: report["time"])
+
+    def sessions(self) -> list[Session]:
+        """All its boots with what it acknowledged in each, in the order of time."""
+        found = [session for host in self.lab.hosts for session in sessions_in(host.serial_log(self.name))]
+        return sorted(found, key=lambda session: session.report["time"])
 
     def wait_report(self, boots: int = 1, timeout: float = 60) -> Report:
         """Wait for the report of boot number `boots` or a later one, and return the newest report."""

@@ -1,12 +1,14 @@
 """One host of the lab: its libvirtd, its link, its power switch."""
 
+import shlex
 import shutil
 import signal
+import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab import network
+from lab import init_process, network
 from lab.accelerator import KVM_DEVICE, known_accelerator
 from lab.hostfiles import MASK_KVM, START_SCRIPT, write_files
 from lab.image import build_directory
@@ -142,6 +144,7 @@ class Host:
             script = START_SCRIPT.format(
                 mask_kvm=MASK_KVM.format(directory=self.directory) if mask else "",
                 root=ROOT, images=IMAGES, directory=self.directory, hostname=self.hostname,
+                init=shlex.join([sys.executable, "-I", "-S", init_process.__file__]),
                 pid_file=self.directory / "run/libvirtd.pid",
             )  # fmt: skip
             enter = ["ip", "netns", "exec", self.paths.netns(self.name), "unshare", "--mount", "--uts"]

@@ -56,7 +56,7 @@ for file in hosts passwd group; do mount --bind {directory}/etc/$file /etc/$file
 hostname {hostname}
 cd /
 exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \\
-    libvirtd --daemon --listen --config {directory}/etc/libvirtd.conf --pid-file {pid_file}
+    {init} libvirtd --daemon --listen --config {directory}/etc/libvirtd.conf --pid-file {pid_file}
 """
 
 # Debian's libvirtd does not start without this user, although its configuration says root: the package that

@@ -122,6 +122,11 @@ class Lab:
             found.append(f"directory {self.paths.directory}")
         return found
 
+    @property
+    def at_switch(self) -> list[str]:
+        """What to write before a command to run it at the switch: it reaches the hosts by their addresses only."""
+        return ["ip", "netns", "exec", self.paths.switch_netns]
+
     def ping(self, address: str, timeout: float = 5) -> bool:
         """Whether an address in the lab answers within the time, asked from the switch."""
         return network.ping(self.paths, address, timeout)

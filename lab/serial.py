@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,14 @@ _RECORD = re.compile(r"LAB-RECORD (\d+)\b")
 Report = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Session:
+    """One boot of a guest: its report, and the last record that it has acknowledged by then or since."""
+
+    report: Report
+    acknowledged: int
+
+
 def reports_in(log: Path) -> list[Report]:
     """The boot reports in a serial log, in the order they were made."""
     found: list[Report] = []
@@ -20,6 +29,20 @@ def reports_in(log: Path) -> list[Report]:
             found.append(json.loads(match[1]))
         except ValueError:
             continue
+    return found
+
+
+def sessions_in(log: Path) -> list[Session]:
+    """The boots in a serial log that came as far as their report, in the order they were made."""
+    _, *parts = re.split(r"(?=LAB-REPORT \{)", _read(log))
+    found = []
+    for part in parts:
+        match = _REPORT.match(part)
+        if match is None:
+            continue
+        report: Report = json.loads(match[1])
+        records = map(int, _RECORD.findall(part))
+        found.append(Session(report, max([report["last_record"], *records])))
     return found
 
 

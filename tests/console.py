@@ -19,8 +19,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from resizeflow import cli
-from resizeflow.persistence.models import Base
 from resizeflow.chaos.cloud import Cloud
+from resizeflow.persistence.models import Base
 
 
 @dataclass(frozen=True)

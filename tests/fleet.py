@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lab.guest import DiskSpec, Guest
+from lab.guest import DiskSpec, Guest, guest_names
 from lab.lab import Lab
+from resizeflow.chaos.cloud import Cloud, normal
 from resizeflow.clock import Clock
 from resizeflow.drivers import definition
 from resizeflow.gate import Connections, Looks
 from resizeflow.persistence import schema
 from resizeflow.persistence.models import Host
 from resizeflow.service import Submitted
-from resizeflow.chaos.cloud import Cloud, normal
 
 DISKS = (DiskSpec(1, "qcow2"), DiskSpec(1, "raw"))
 SETTINGS = {
@@ -36,14 +36,14 @@ class Fleet(Cloud):
         self.lab = lab
         self.guest = Guest(lab, "web")
 
-    def build_on_lab(self, *, running: bool = True, disks: tuple[DiskSpec, ...] = DISKS) -> Fleet:
+    def build_on_lab(
+        self, *, running: bool = True, autostart: bool = False, disks: tuple[DiskSpec, ...] = DISKS
+    ) -> Fleet:  # fmt: skip
         """All hosts of the lab known; the guest `web` booted on h1, adopted; a larger flavor `big`."""
-        schema.require_current(self.database)
-        for host in self.lab.hosts:
-            self.inventory.add_host(
-                host.name, host.uri, pool=host.pool, peer_uri=host.peer_uri, data_uri=f"tcp://{host.address}"
-            )
+        self.know_hosts()
         self.guest.create(self.lab.host("h1"), vcpus=1, memory_mb=256, disks=list(disks), start=True)
+        if autostart:
+            self.lab.host("h1").virsh("autostart", "web")
         self.guest.wait_report(boots=1, timeout=90)
         if not running:
             self.guest.shutdown(self.lab.host("h1"))
@@ -52,16 +52,27 @@ class Fleet(Cloud):
         self.inventory.create_flavor("big", vcpus=2, memory_mb=384, root_gb=2, ephemeral_gb=len(disks) - 1)
         return self
 
-    def clean(self) -> None:
-        """Removes the guest and everything in the pools, for the next test."""
+    def know_hosts(self) -> None:
+        """An empty state database, and in it all hosts of the lab."""
+        schema.require_current(self.database)
         for host in self.lab.hosts:
+            self.inventory.add_host(
+                host.name, host.uri, pool=host.pool, peer_uri=host.peer_uri, data_uri=f"tcp://{host.address}"
+            )
+
+    def clean(self) -> None:
+        """Removes all guests and everything in the pools, for the next test; hosts are up and linked again."""
+        for host in self.lab.hosts:
+            host.restore_link()
             if host.state() != "up":
                 host.boot()
-        self.guest.delete()
+        for name in guest_names(self.lab):
+            Guest(self.lab, name).delete()
+            for host in self.lab.hosts:
+                host.serial_log(name).unlink(missing_ok=True)
         for host in self.lab.hosts:
             for path in host.pool_path.iterdir():
                 path.unlink()
-            host.serial_log("web").unlink(missing_ok=True)
 
     def state(self, job: Submitted | None = None) -> dict[str, Any]:
         """Hosts (domains with their definitions, disks) and tables, without what differs from run to run."""

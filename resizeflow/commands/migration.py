@@ -20,9 +20,14 @@ LOG_COLUMNS = ("seq", "time", "epoch", "worker", "task", "kind", "text")
 ID = "its id, or the beginning of it"
 
 
-def row_of(tx: Transaction, migration: Migration) -> dict[str, Any]:
-    """A migration as it is listed."""
-    job = tx.jobs.unfinished(migration.id)
+def rows_of(tx: Transaction, migrations: Sequence[Migration]) -> list[dict[str, Any]]:
+    """Migrations as they are listed, with their unfinished jobs."""
+    jobs = tx.jobs.unfinished_of([migration.id for migration in migrations])
+    told = {key: f"{job.flow} {job.state}" for key, job in jobs.items()}
+    return [{**_row_of(migration), "job": Maybe(told.get(migration.id))} for migration in migrations]
+
+
+def _row_of(migration: Migration) -> dict[str, Any]:
     return {
         "id": ShortId(migration.id),
         "instance": migration.instance_name,
@@ -32,7 +37,6 @@ def row_of(tx: Transaction, migration: Migration) -> dict[str, Any]:
         "destination": Maybe(migration.dest_host.name if migration.dest_host else None),
         "old_flavor": migration.old_flavor.name,
         "new_flavor": migration.new_flavor.name,
-        "job": Maybe(f"{job.flow} {job.state}" if job else None),
         "created_at": Moment(migration.created_at),
     }
 
@@ -40,10 +44,8 @@ def row_of(tx: Transaction, migration: Migration) -> dict[str, Any]:
 def details_of(tx: Transaction, migration: Migration) -> dict[str, Any]:
     """All of it, with its latest job and what is left of it on hosts."""
     jobs = tx.jobs.of_migration(migration.id)
-    row = row_of(tx, migration)
-    del row["job"]
     return {
-        **row,
+        **_row_of(migration),
         "id": migration.id,
         **_job_of(tx, jobs[-1] if jobs else None),
         "bytes_done": migration.bytes_done,
@@ -132,14 +134,10 @@ resizeflow migration list --instance web-1 -f json
         parser.add_argument("--limit", type=int, default=100, metavar="N", help="default: %(default)s")
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        from resizeflow.states import TERMINAL  # noqa: PLC0415 - as everywhere here: not needed for help
-
         with self.backend.database.read() as tx:
             instance = tx.instances.get(parsed_args.instance).id if parsed_args.instance else None
-            found = tx.migrations.list(instance, parsed_args.limit)
-            if parsed_args.open:
-                found = [row for row in found if row.status not in TERMINAL]
-            return table([row_of(tx, row) for row in found], COLUMNS)
+            found = tx.migrations.list(instance, parsed_args.limit, open_only=parsed_args.open)
+            return table(rows_of(tx, found), COLUMNS)
 
 
 class MigrationShow(ShowOne):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
 from oslo_db.sqlalchemy import engines
-from sqlalchemy.orm import Session
 
 from resizeflow import failpoints
 from resizeflow.clock import Clock
@@ -34,10 +33,11 @@ POSTGRESQL = {
     "options": f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout={BUSY_SECONDS}s",
 }
 """How libpq connects, where the URL does not say otherwise."""
+_JOBS, _MIGRATIONS = cast("sa.Table", Job.__table__), cast("sa.Table", Migration.__table__)
 _AT_EPOCH = (
-    sa.select(Job.direction)
-    .join(Migration, Migration.id == Job.migration_id)
-    .where(Job.id == sa.bindparam("job"), Job.epoch == sa.bindparam("epoch"))
+    sa.select(_JOBS.c.direction)
+    .join(_MIGRATIONS, _MIGRATIONS.c.id == _JOBS.c.migration_id)
+    .where(_JOBS.c.id == sa.bindparam("job"), _JOBS.c.epoch == sa.bindparam("epoch"))
     .with_for_update(key_share=True)
 )
 AWAY = (db_exc.DBError, sa.exc.DBAPIError, sa.exc.TimeoutError)
@@ -51,20 +51,22 @@ class Database:
         self.clock = clock or Clock()
         parsed = _parse(url)
         self.sqlite = parsed.get_backend_name() == "sqlite"
-        self._reading: dict[str, Any] = {}
-        self._writing: dict[str, Any] = {"resizeflow_write": True}
+        reading: dict[str, Any] = {}
+        writing: dict[str, Any] = {"resizeflow_write": True}
         if self.sqlite and parsed.database:
             _make_folder(Path(parsed.database).parent)
         try:
             if not self.sqlite:
                 parsed = parsed.set(query={**POSTGRESQL, **parsed.query})
-                self._reading |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-                self._writing |= {"isolation_level": "READ COMMITTED"}
+                reading |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+                writing |= {"isolation_level": "READ COMMITTED"}
             self.engine: sa.Engine = engines.create_engine(
                 parsed, sqlite_fk=True, max_retries=0, thread_checkin=False, _engine_target=_pooled
             )
             if self.sqlite:
                 self._prepare_sqlite()
+            self._reading = self.engine.execution_options(**reading)
+            self._writing = self.engine.execution_options(**writing)
             with self.engine.connect():
                 pass
         except (*AWAY, sa.exc.ArgumentError, ImportError, OSError) as error:
@@ -90,38 +92,26 @@ class Database:
                     "the file system of the state directory does not support them; put it on a local disk."
                 )
 
-        # oslo.db begins every transaction deferred; one that reads before it writes can then fail in the middle
-        # instead of waiting at its start.
-        @sa.event.listens_for(self.engine, "before_cursor_execute", retval=True)
-        def begin_immediate(
-            connection: sa.Connection, _cursor: object, statement: str, parameters: Any, *_context: object
-        ) -> tuple[str, Any]:
-            if statement == "BEGIN" and connection.get_execution_options().get("resizeflow_write"):
-                statement = "BEGIN IMMEDIATE"
-            return statement, parameters
-
-    @contextlib.contextmanager
+    @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A consistent view; nothing is written."""
-        with Session(self.engine, expire_on_commit=False) as session:
-            session.connection(execution_options=self._reading)
-            yield Transaction(session, self.clock)
+        with self._reading.connect() as connection, closing(Transaction(connection, self.clock)) as tx:
+            yield tx
 
-    @contextlib.contextmanager
+    @contextmanager
     def write(self, lease: Lease | None = None, *, point: str | None = None) -> Iterator[Transaction]:
         """A transaction, committed at the end of the block; with a lease, only if its epoch is still the job's. Every
         commit that a job's way depends on has a failpoint; what only tells of a worker, or of the fleet, has none."""
         _pass(point, "before")
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
-            session.connection(execution_options=self._writing)
+        with self._writing.connect() as connection, closing(Transaction(connection, self.clock, lease)) as tx:
+            connection.begin()
             if lease is not None:
-                _lock_at_epoch(session, lease)
-            tx = Transaction(session, self.clock, lease)
+                _lock_at_epoch(connection, lease)
             yield tx
-            tx.events.flush()
+            tx.commit()
         _pass(point, "after")
 
-    @contextlib.contextmanager
+    @contextmanager
     def fenced(self, lease: Lease, point: str) -> Iterator[Transaction]:
         """`write` from within a flow: a database that is away is a Handover, never a failed task."""
         try:
@@ -143,14 +133,24 @@ def _pass(point: str | None, moment: str) -> None:
 def _pooled(url: sa.URL, **arguments: Any) -> tuple[sa.Engine, sa.Engine]:
     """oslo.db opens an SQLite file for each transaction; the end of the last one on a file writes all of it back."""
     engine = sa.create_engine(url, **{**arguments, "poolclass": sa.QueuePool})
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "begin", _begin_immediate)
     return engine, engine
 
 
-def _lock_at_epoch(session: Session, lease: Lease) -> None:
+def _begin_immediate(connection: sa.Connection) -> None:
+    """Before oslo.db's listener, which begins what has not begun: deferred, so that a transaction that reads before it
+    writes could fail in the middle instead of waiting at its start."""
+    if connection.get_execution_options().get("resizeflow_write"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.info["in_transaction"] = True
+
+
+def _lock_at_epoch(connection: sa.Connection, lease: Lease) -> None:
     """Locks the job's row against a take-over until the commit (`AND EXISTS` in an UPDATE would be no fence under
     READ COMMITTED), and the migration's against other writers of its log. SQLite has locked the whole file by BEGIN
     IMMEDIATE."""
-    direction = session.scalar(_AT_EPOCH, {"job": lease.job_id, "epoch": lease.epoch})
+    direction = connection.scalar(_AT_EPOCH, {"job": lease.job_id, "epoch": lease.epoch})
     if direction is None:
         lease.lost = True
         raise LeaseLost("another worker has taken this job over")

@@ -10,7 +10,7 @@ What it does not write, and why that is safe:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -29,7 +29,10 @@ from resizeflow.states import JobState
 ENDED = frozenset({states.SUCCESS, states.REVERTED})
 """A flow in one of these states is never run again (TaskFlow would start a REVERTED one over)."""
 _PASSING = frozenset({states.RESUMING, states.SUSPENDED, states.SUSPENDING})
-_SAVE_ATOM = sa.update(AtomDetail.__table__).where(AtomDetail.uuid == sa.bindparam("atom"))  # type: ignore[arg-type]
+_ATOMS, _FLOWS = cast("sa.Table", AtomDetail.__table__), cast("sa.Table", FlowDetail.__table__)
+_SAVE_ATOM = sa.update(_ATOMS).where(_ATOMS.c.uuid == sa.bindparam("atom"))
+_ADD_ATOMS = sa.insert(_ATOMS)
+_SAVE_FLOW = sa.update(_FLOWS).where(_FLOWS.c.uuid == sa.bindparam("flow"))
 _WORDS = {
     states.RUNNING: "started",
     states.SUCCESS: "done",
@@ -78,7 +81,8 @@ class FlowConnection(base.Connection):
             return atom_detail
         name = atom_detail.name
         with self._database.fenced(self._lease, f"{name}.{state}") as tx:
-            tx.session.execute(_SAVE_ATOM, {"atom": atom_detail.uuid, "state": state, "content": _content(atom_detail)})
+            saved = {"atom": atom_detail.uuid, "state": state, "content": _content(atom_detail)}
+            tx.connection.execute(_SAVE_ATOM, saved)
             if state in ENDED:
                 self._work.write_rows(tx)
                 if not self._progressed:
@@ -109,12 +113,10 @@ class FlowConnection(base.Connection):
         if not new and state == self._flow_state:
             return flow_detail
         with self._database.fenced(self._lease, f"flow.{state or 'opened'}") as tx:
-            tx.session.execute(
-                sa.update(FlowDetail)
-                .where(FlowDetail.uuid == flow_detail.uuid)
-                .values(state=state, meta=flow_detail.meta or {})
-            )
-            tx.session.add_all(_atom_row(atom, flow_detail.uuid) for atom in new)
+            saved = {"flow": flow_detail.uuid, "state": state, "meta": flow_detail.meta or {}}
+            tx.connection.execute(_SAVE_FLOW, saved)
+            if new:
+                tx.connection.execute(_ADD_ATOMS, [_atom_row(atom, flow_detail.uuid) for atom in new])
             if state in ENDED:
                 tx.jobs.put_down(self._lease, JobState.DONE, reason=None)
             self._work.write_lines(tx)
@@ -215,16 +217,16 @@ def _content(atom: Any) -> dict[str, Any]:
     return content
 
 
-def _atom_row(atom: Any, flow_uuid: str) -> AtomDetail:
-    return AtomDetail(
-        uuid=atom.uuid,
-        parent_uuid=flow_uuid,
-        name=atom.name,
-        atom_type=models.atom_detail_type(atom),
-        version=None,
-        state=atom.state,
-        content=_content(atom),
-    )
+def _atom_row(atom: Any, flow_uuid: str) -> dict[str, Any]:
+    return {
+        "uuid": atom.uuid,
+        "parent_uuid": flow_uuid,
+        "name": atom.name,
+        "atom_type": models.atom_detail_type(atom),
+        "version": None,
+        "state": atom.state,
+        "content": _content(atom),
+    }
 
 
 def _atom_detail(row: AtomDetail) -> Any:

@@ -88,8 +88,12 @@ class Jobs:
         ).all()
 
     def unfinished(self, migration_id: str) -> Job | None:
-        query = sa.select(Job).where(Job.migration_id == migration_id, Job.state != JobState.DONE)
-        return self.session.scalars(query).first()
+        return self.unfinished_of([migration_id]).get(migration_id)
+
+    def unfinished_of(self, migration_ids: Collection[str]) -> dict[str, Job]:
+        """The unfinished jobs of many migrations, by migration."""
+        query = sa.select(Job).where(Job.migration_id.in_(migration_ids), Job.state != JobState.DONE)
+        return {job.migration_id: job for job in self.session.scalars(query)}
 
     def busy(self, instance_id: str) -> Job | None:
         """The instance's unfinished job, if it has one."""

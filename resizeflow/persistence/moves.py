@@ -16,6 +16,8 @@ from resizeflow.persistence.models import Migration
 from resizeflow.states import TERMINAL, MigrationStatus
 
 FIRST_ID, LAST_ID = str(UUID(int=0)), str(UUID(int=2**128 - 1))
+_OPEN = Migration.status.not_in(sa.bindparam("closed", sorted(TERMINAL), expanding=True, literal_execute=True))
+"""Written out, so that it is the condition of the index over the few that are open."""
 
 
 class Migrations:
@@ -23,9 +25,12 @@ class Migrations:
         self.session = session
         self.clock = clock
 
-    def list(self, instance_id: str | None = None, limit: int = 100) -> Sequence[Migration]:
+    def list(self, instance_id: str | None = None, limit: int = 100, *, open_only: bool = False) -> Sequence[Migration]:
         """The latest first."""
         query = sa.select(Migration).order_by(Migration.created_at.desc()).limit(limit)
+        if open_only:
+            # By their ids, or SQLite looks for them among all there ever were, in the order asked for.
+            query = query.where(Migration.id.in_(sa.select(Migration.id).where(_OPEN)))
         if instance_id:
             query = query.where(Migration.instance_id == instance_id)
         return self.session.scalars(query).all()
@@ -48,14 +53,10 @@ class Migrations:
 
     def open_for(self, instance_id: str) -> Migration | None:
         """The instance's migration that still holds something, if there is one."""
-        return self.session.scalars(
-            sa.select(Migration).where(Migration.instance_id == instance_id, Migration.status.not_in(TERMINAL))
-        ).first()
+        return self.session.scalars(sa.select(Migration).where(Migration.instance_id == instance_id, _OPEN)).first()
 
     def open(self) -> Sequence[Migration]:
-        return self.session.scalars(
-            sa.select(Migration).where(Migration.status.not_in(TERMINAL)).order_by(Migration.id)
-        ).all()
+        return self.session.scalars(sa.select(Migration).where(_OPEN).order_by(Migration.id)).all()
 
     def advance(self, migration: Migration, *expected: MigrationStatus, to: MigrationStatus) -> None:
         """Compare-and-swap of the status; `to` already is fine (a task run again)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from functools import cached_property
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from resizeflow.clock import Clock
@@ -22,10 +23,32 @@ from resizeflow.persistence.quotas import Quotas
 class Transaction:
     """One database transaction; `lease` is set where it is fenced."""
 
-    def __init__(self, session: Session, clock: Clock, lease: Lease | None = None) -> None:
-        self.session = session
+    def __init__(self, connection: sa.Connection, clock: Clock, lease: Lease | None = None) -> None:
+        self.connection = connection
         self.clock = clock
         self.lease = lease
+        self._session: Session | None = None
+
+    @property
+    def session(self) -> Session:
+        """For objects. Made when it is first asked for: most commits of a flow have none, and are cheaper without."""
+        if self._session is None:
+            self._session = Session(self.connection, expire_on_commit=False, join_transaction_mode="control_fully")
+        return self._session
+
+    def flush(self) -> None:
+        """Writes what was done to objects."""
+        if self._session is not None:
+            self._session.flush()
+
+    def commit(self) -> None:
+        self.events.flush()
+        (self.connection if self._session is None else self._session).commit()
+
+    def close(self) -> None:
+        """Lets go of the objects; the connection is its owner's."""
+        if self._session is not None:
+            self._session.close()
 
     def now(self) -> datetime:
         """The time that rows of this transaction carry."""
@@ -37,7 +60,7 @@ class Transaction:
 
     @cached_property
     def events(self) -> Events:
-        return Events(self.session, self.clock, self.lease)
+        return Events(self)
 
     @cached_property
     def flavors(self) -> Flavors:

@@ -145,6 +145,9 @@ class DirectTransfer:
         self._explain_the_end()
         if ends.destination is not None:
             end_carrier(self.task, self.migration, self.host)
+        if self._begun:
+            # One that outlived its libvirtd may be refused for ever: "Target CPU does not match source".
+            end_carrier(self.task, self.migration, self.migration.source_host)
         try:
             self._start_carrier(bypass_cache=True)
         except Refused as error:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from resizeflow.drivers.simulator import SimulatedWorld
-from tests.contract.contract_sites import Fleet, Site
+from tests.contract.contract_sites import Daemon, Fleet, Site
 
 
 @pytest.fixture(scope="session", params=["sim", pytest.param("libvirt", marks=pytest.mark.lab)])
@@ -18,7 +19,7 @@ def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         world = SimulatedWorld(tmp_path_factory.mktemp("world") / "world.db").create()
         for name in ("here", "there"):
             world.add_host(name)
-        here, there = (Site(world.uri(n), world.uri(n), "", "default") for n in ("here", "there"))
+        here, there = (Site(world.uri(n), world.uri(n), "", "default", _simulated(world, n)) for n in ("here", "there"))
         yield Fleet(here, there, lambda slow: world.set_speed(transfer_seconds=60 if slow else 0.03), 0)
         world.close()
         return
@@ -26,13 +27,31 @@ def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         pytest.skip("the lab needs root")
     from lab import Lab  # noqa: PLC0415 - nothing of the lab is needed without it
 
-    lab = Lab("rf-contract")
+    lab = Lab(os.environ.get("RESIZEFLOW_TEST_LAB", "rf-contract"))
     try:
         lab.up(hosts=2)
-        here, there = (Site(host.uri, host.peer_uri, f"tcp://{host.address}", host.pool) for host in lab.hosts[:2])
+        here, there = (
+            Site(
+                host.uri,
+                host.peer_uri,
+                f"tcp://{host.address}",
+                host.pool,
+                Daemon(host.hang_libvirtd, host.unhang_libvirtd, host.kill_libvirtd, host.start_libvirtd),
+            )
+            for host in lab.hosts[:2]
+        )
         yield Fleet(here, there, lambda _: None, 16 * 2**20)
     finally:
         lab.down()
+
+
+def _simulated(world: SimulatedWorld, name: str) -> Daemon:
+    return Daemon(
+        partial(world.hang, name),
+        partial(world.wake, name),
+        partial(world.set_up, name, False),
+        partial(world.set_up, name, True),
+    )
 
 
 @pytest.fixture

@@ -5,19 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.lab import Lab
 from tests.fleet import Fleet
+from tests.lab.worker_process import WorkerProcess
 
 FleetMaker = Callable[..., Fleet]
+WorkerMaker = Callable[..., WorkerProcess]
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
-    """Two real hosts. RESIZEFLOW_TEST_LAB names another lab for a second run beside this one."""
-    lab = Lab(os.environ.get("RESIZEFLOW_TEST_LAB", "rf-flows"))
+def lab_name() -> str:
+    """RESIZEFLOW_TEST_LAB names another lab for a second run beside this one."""
+    return os.environ.get("RESIZEFLOW_TEST_LAB", "rf-flows")
+
+
+@pytest.fixture(scope="session")
+def lab(lab_name: str) -> Iterator[Lab]:
+    """Two real hosts."""
+    lab = Lab(lab_name)
     lab.down()
     lab.up(hosts=2)
     yield lab
@@ -29,14 +38,28 @@ def make_fleet(lab: Lab, tmp_path: Path) -> Iterator[FleetMaker]:
     """Makes the machine and its database, and removes what is left of the machine afterwards."""
     made: list[Fleet] = []
 
-    def make(*, running: bool = True, **settings: str) -> Fleet:
+    def make(*, running: bool = True, autostart: bool = False, **settings: str) -> Fleet:
         fleet = Fleet(tmp_path, lab, **settings)
         made.append(fleet)
-        return fleet.build_on_lab(running=running)
+        return fleet.build_on_lab(running=running, autostart=autostart)
 
     yield make
     for fleet in made:
         fleet.clean()
+
+
+@pytest.fixture
+def make_worker(make_fleet: FleetMaker) -> Iterator[WorkerMaker]:
+    """Starts `resizeflow worker` as a process. All are gone before the machine is removed."""
+    made: list[WorkerProcess] = []
+
+    def make(fleet: Fleet, **how: Any) -> WorkerProcess:
+        made.append(WorkerProcess(fleet, **how))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.kill()
 
 
 @pytest.fixture

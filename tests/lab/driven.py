@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import Host
-from resizeflow.drivers.hypervisor import DomainFacts, Missing, PowerState, VolumeFacts, VolumeSpec
+from resizeflow.drivers.hypervisor import DomainFacts, Fence, Missing, PowerState, VolumeFacts, VolumeSpec
 from resizeflow.drivers.libvirt.client import LibvirtConnection
 
 POOL = Host.pool
@@ -100,9 +100,9 @@ def allocated(path: Path) -> int:
     return path.stat().st_blocks * 512
 
 
-def boottime(offset: float) -> float:
-    """A moment on the clock that `not_after` is on."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) + offset
+def fence(seconds: float) -> Fence:
+    """One that lets effects begin for so long."""
+    return Fence(time.clock_gettime(time.CLOCK_BOOTTIME) + seconds, "j-driven", 1)
 
 
 def child_pid(connection: LibvirtConnection) -> int:

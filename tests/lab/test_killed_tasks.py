@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import pytest
 
+from resizeflow.chaos.child import KILLED
 from resizeflow.errors import Conflict
 from resizeflow.flows import TASKS
 from resizeflow.persistence.events import broken_link
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
-from resizeflow.chaos.cloud import KILLED
 from tests.fleet import Fleet
 from tests.lab import checks
 

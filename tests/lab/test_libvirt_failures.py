@@ -15,7 +15,7 @@ import pytest
 from lab.system import wait_until
 from resizeflow.drivers.hypervisor import DriverError, PowerState, Refused, Unknown, Unreachable
 from resizeflow.drivers.libvirt.client import LibvirtConnection
-from tests.lab.driven import REPOSITORY, Driven, boottime, child_pid, definition, is_alive
+from tests.lab.driven import REPOSITORY, Driven, child_pid, definition, fence, is_alive
 
 pytest_plugins = ["tests.lab.driven_hosts"]
 pytestmark = pytest.mark.lab
@@ -26,9 +26,9 @@ def test_an_act_that_comes_too_late_is_refused(one: Driven) -> None:
     connection = one.connection
     connection.open(10)
     with pytest.raises(Refused, match="too late"):
-        connection.call("define", (definition(identity),), timeout=5, not_after=boottime(-0.1))
+        connection.call("define", (definition(identity),), timeout=5, fence=fence(-0.1))
     assert one.domain(identity) is None
-    connection.call("define", (definition(identity),), timeout=5, not_after=boottime(5))
+    connection.call("define", (definition(identity),), timeout=5, fence=fence(5))
     assert one.domain(identity) is not None
 
 

@@ -9,10 +9,11 @@ from collections.abc import Callable
 import pytest
 
 from lab.lab import Lab
+from resizeflow.chaos.child import KILLED
+from resizeflow.chaos.cloud import FastClock
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus, VmState
 from resizeflow.worker import Worker
-from resizeflow.chaos.cloud import KILLED, FastClock
 from tests.fleet import Fleet
 from tests.lab import checks
 from tests.lab.conftest import FleetMaker

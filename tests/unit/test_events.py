@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from resizeflow.chaos.cloud import Cloud
-from resizeflow.persistence.events import GENESIS, broken_link, chain
+from resizeflow.persistence.events import GENESIS, broken_link, chain, line_of
 from resizeflow.persistence.models import Event
 from resizeflow.service import Submitted
 from resizeflow.states import JobState
@@ -49,7 +49,7 @@ def test_a_finished_resize_has_a_whole_log(cloud: Cloud, job: Submitted) -> None
     events = log(cloud, job)
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert broken_link(events) is None
-    assert events[0].chain == chain(GENESIS, events[0])
+    assert events[0].chain == chain(GENESIS, line_of(events[0]))
     assert len({event.chain for event in events}) == len(events)
     assert [event.at for event in events] == sorted(event.at for event in events)
     assert (events[0].kind, events[0].epoch, events[0].worker) == ("state", 0, None)

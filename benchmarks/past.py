@@ -13,7 +13,7 @@ from benchmarks import bench
 from benchmarks.steps import MIGRATION, add_past_of_one_host
 from resizeflow import flows
 from resizeflow.clock import Clock
-from resizeflow.commands.migration import row_of
+from resizeflow.commands.migration import rows_of
 from resizeflow.persistence import schema
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.events import GENESIS, broken_link, chain
@@ -58,8 +58,9 @@ class Past:
     def ask(self) -> dict[str, float]:
         """Seconds that each question takes."""
         questions: dict[str, Callable[[], object]] = {
-            "migration list": lambda: self._list(None),
-            "migration list --instance": lambda: self._list(self._asked),
+            "migration list": lambda: self._list(100),
+            "migration list --open": lambda: self._list(0, open_only=True),
+            "migration list --instance": lambda: self._list(1, instance=self._asked),
             "migration history, by the beginning of an id": self._history,
             "a worker's look at the board": self._board,
         }
@@ -70,10 +71,10 @@ class Past:
             took[question] = Clock().boottime() - began
         return took
 
-    def _list(self, instance: str | None) -> None:
+    def _list(self, expected: int, *, instance: str | None = None, open_only: bool = False) -> None:
         with self.database.read() as tx:
-            rows = [row_of(tx, migration) for migration in tx.migrations.list(instance)]
-        if len(rows) != (1 if instance else 100):
+            rows = rows_of(tx, tx.migrations.list(instance, open_only=open_only))
+        if len(rows) != expected:
             raise bench.BenchError(f"the list has {len(rows)} rows")
 
     def _history(self) -> None:
@@ -94,6 +95,6 @@ def _log(migration_id: str, at: datetime, *, real: bool) -> list[dict[str, Any]]
     for seq in range(1, (LINES if real else FEW) + 1):
         row = {**LINE, "migration_id": migration_id, "seq": seq, "at": at}
         if real:
-            last = chain(last, Event(**row))
+            last = chain(last, row)
         rows.append({**row, "chain": last})
     return rows

@@ -25,7 +25,9 @@ LEASE = 6.0
 """Seconds, with an act_timeout of 2 and a fence_window of 1: the shortest that is sensible on the simulator."""
 PATIENCE = 120.0
 LOOK = 0.005
-"""Seconds between two looks of the one who measures."""
+"""Seconds between two looks of the one who measures, ..."""
+SELDOM = 0.05
+"""... and where the looks would take what is measured from those who work."""
 FIRST_POINT = "TransferDisks.create_volume#1.checked"
 
 
@@ -86,7 +88,8 @@ def takeover(cloud: Cloud) -> float:
 
 
 def per_second(cloud: Cloud, workers: int, machines: int) -> float:
-    """Resizes a second of stopped machines from one host to another, all queued at once, by so many workers."""
+    """Resizes a second of stopped machines from one host to another, all queued at once, by so many workers: from the
+    moment when the first one is taken up."""
     _populate(cloud, machines)
     for number in range(machines):
         cloud.service.resize(f"m{number}", "wide", host="h3")
@@ -95,8 +98,9 @@ def per_second(cloud: Cloud, workers: int, machines: int) -> float:
         for _ in range(workers):
             stack.enter_context(worker(cloud))
         _set(cloud, sa.update(Job).values(not_before=0.0))
+        _wait_for("a worker to begin", lambda: _jobs(cloud, Job.epoch > 0) > 0)
         began = Clock().boottime()
-        _wait_for("all resizes", lambda: not _unfinished(cloud))
+        _wait_for("all resizes", lambda: not _jobs(cloud, Job.state != JobState.DONE), look=SELDOM)
         took = Clock().boottime() - began
     with cloud.database.read() as tx:
         finished = sa.select(sa.func.count()).where(Migration.status == MigrationStatus.FINISHED)
@@ -121,9 +125,9 @@ def _workers(cloud: Cloud) -> int:
         return tx.session.scalar(sa.select(sa.func.count()).select_from(WorkerRow)) or 0
 
 
-def _unfinished(cloud: Cloud) -> int:
+def _jobs(cloud: Cloud, which: sa.ColumnElement[bool]) -> int:
     with cloud.database.read() as tx:
-        return tx.session.scalar(sa.select(sa.func.count()).select_from(Job).where(Job.state != JobState.DONE)) or 0
+        return tx.session.scalar(sa.select(sa.func.count()).select_from(Job).where(which)) or 0
 
 
 def _set(cloud: Cloud, update: sa.Update) -> None:
@@ -131,9 +135,9 @@ def _set(cloud: Cloud, update: sa.Update) -> None:
         tx.session.execute(update.execution_options(synchronize_session=False))
 
 
-def _wait_for(what: str, happened: Callable[[], bool]) -> None:
+def _wait_for(what: str, happened: Callable[[], bool], look: float = LOOK) -> None:
     until = Clock().boottime() + PATIENCE
     while not happened():
         if Clock().boottime() > until:
             raise BenchError(f"{what} did not come within {PATIENCE:g} s")
-        time.sleep(LOOK)
+        time.sleep(look)

@@ -65,15 +65,15 @@ def _mutant(*where: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
 @_mutant("resize stops")
 def no_epoch_check() -> None:
     """Commits do not ask whether the epoch is still theirs."""
-    _replace(database, "_lock_at_epoch", lambda _session, _lease: None)
+    _replace(database, "_lock_at_epoch", lambda _connection, _lease: None)
 
 
 @_mutant("resize stops")
 def epoch_read_again() -> None:
     """A commit takes the job's epoch as it finds it, in place of the one of its own take-over."""
 
-    def learn(session: Any, lease: Lease) -> None:
-        lease.epoch = session.execute(sa.select(Job.epoch).where(Job.id == lease.job_id)).scalar_one()
+    def learn(connection: Any, lease: Lease) -> None:
+        lease.epoch = connection.execute(sa.select(Job.epoch).where(Job.id == lease.job_id)).scalar_one()
 
     _replace(database, "_lock_at_epoch", learn)
 

@@ -43,7 +43,10 @@ class Transaction:
 
     def commit(self) -> None:
         self.events.flush()
-        (self.connection if self._session is None else self._session).commit()
+        if self._session is not None:
+            self._session.commit()
+        # The session has done it, unless it was made and never used.
+        self.connection.commit()
 
     def close(self) -> None:
         """Lets go of the objects; the connection is its owner's."""

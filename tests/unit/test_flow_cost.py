@@ -19,6 +19,7 @@ from taskflow.patterns import linear_flow
 
 from resizeflow import gate as gates
 from resizeflow.chaos.cloud import Cloud, FastClock
+from resizeflow.commands.migration import rows_of
 from resizeflow.gate import Gate
 from resizeflow.handover import TurnBack
 from resizeflow.lease import Lease
@@ -111,6 +112,25 @@ def test_a_task_is_two_commits_of_four_statements(cloud: Cloud) -> None:
     # The fence, the end of the log, the task's row and its line in the log; the fence is the only one on jobs.
     assert +more == {"SELECT jobs": 2, "SELECT events": 2, "UPDATE atom_details": 2, "INSERT events": 2, "COMMIT": 2}
     assert costs[0]["COMMIT"] == 2 * 5 + 3
+
+
+def test_a_list_asks_the_same_however_long_it_is(cloud: Cloud) -> None:
+    asked, told = [], []
+    for _ in range(2):
+        leased(cloud)
+        with counted(cloud) as counts, cloud.database.read() as tx:
+            told.append([str(row["job"]) for row in rows_of(tx, tx.migrations.list())])
+        asked.append(counts)
+    assert told == [["empty running"], ["empty running", "empty running"]]
+    assert asked[0] == asked[1]
+
+
+def test_an_open_migration_is_listed_behind_any_number_of_closed_ones(cloud: Cloud) -> None:
+    job = cloud.service.resize("web", "big", host="h2")
+    closed = [leased(cloud).migration_id for _ in range(3)]
+    with cloud.database.read() as tx:
+        assert [row.id for row in tx.migrations.list(limit=2)] == closed[:0:-1]
+        assert [row.id for row in tx.migrations.list(limit=2, open_only=True)] == [job.migration_id]
 
 
 class StillClock(FastClock):

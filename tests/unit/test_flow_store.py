@@ -171,6 +171,15 @@ def _expired(cloud: Cloud, job: Submitted) -> Submitted:
     return job
 
 
+def test_a_log_line_is_committed_whatever_else_was_only_looked_for(cloud: Cloud) -> None:
+    job = cloud.service.resize("web", "big", host="h2")
+    with cloud.database.write() as tx:
+        assert not tx.session.in_transaction()
+        tx.events.add(job.migration_id, "note", "written beside a session that did nothing")
+    with cloud.database.read() as tx:
+        assert tx.events.of(job.migration_id)[-1].text == "written beside a session that did nothing"
+
+
 def test_what_is_stored_is_names_and_states_only(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     assert cloud.run(job) is JobState.DONE

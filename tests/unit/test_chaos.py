@@ -115,9 +115,10 @@ def test_a_point_that_is_never_passed_is_told(laboratory: Laboratory) -> None:
     assert (result.happened, result.wrong) == (False, [])
 
 
-QUICK = {"binding-forgotten", "reservation-forgotten", "no-epoch-check", "undo-trusts-its-result"}
+QUICK = {"reservation-forgotten", "no-epoch-check", "undo-trusts-its-result"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", sorted(QUICK))
 def test_a_seeded_fault_is_caught(mutant: str) -> None:
     """Some that take few cases; `scripts/certify mutants` lets the enumeration loose on all."""
@@ -172,6 +173,7 @@ def test_a_report_counts_and_writes_junit(pieces: list[Piece], tmp_path: Path) -
     assert Case.parse(parent.get("name") or "") == report.lines[0].results[0].case
 
 
+@pytest.mark.slow
 def test_a_soak_of_a_few_seconds(memory_path: Path) -> None:
     outcome = Soak(memory_path, seed=3).run(5)
     assert outcome.wrong == []

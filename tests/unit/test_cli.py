@@ -280,6 +280,7 @@ def test_interrupted_it_keeps_the_job_and_says_how_to_go_on(
     assert cloud.world.running(cloud.uuid) == ("h1",)
 
 
+@pytest.mark.slow
 def test_killed_it_is_resumed_when_its_lease_has_ended(console: Console, cloud: Cloud) -> None:
     cloud.world.set_speed(transfer_seconds=3)
     process, migration = started_transfer(console, "resize", "web", "--flavor", "big", "--host", "h2")
@@ -336,6 +337,7 @@ def test_on_a_terminal_a_list_is_kept_up_to_date(console: Console) -> None:
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor is gone"
 
 
+@pytest.mark.slow
 def test_a_worker_does_the_work_and_hands_over_on_sigterm(console: Console, cloud: Cloud) -> None:
     cloud.world.set_speed(transfer_seconds=6)
     worker = console.start("worker", "--jobs", "1")

@@ -45,7 +45,9 @@ def cases(laboratory: Laboratory) -> list[Case]:
     return found
 
 
-@pytest.mark.parametrize("every", [FEW, pytest.param(1, marks=pytest.mark.certify)], ids=["few", "all"])
+@pytest.mark.parametrize(
+    "every", [pytest.param(FEW, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.certify)], ids=["few", "all"]
+)
 def test_a_fault_at_an_act(laboratory: Laboratory, every: int) -> None:
     tried = cases(laboratory)[::every]
     assert len(tried) * every > FEW

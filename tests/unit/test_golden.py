@@ -24,7 +24,7 @@ from resizeflow.states import Direction, JobState
 from tests.golden import make
 
 SETS = sorted((Path(__file__).parents[1] / "golden").glob("*.json.xz"))
-FEW = 12
+FEW = 33
 """Each so many-th case is in every run."""
 
 

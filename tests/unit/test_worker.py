@@ -437,6 +437,7 @@ class Workshop(Console):
             process.communicate()
 
 
+@pytest.mark.slow
 def test_a_dead_worker_s_job_is_taken_over_when_its_lease_ends(console: Workshop) -> None:
     first = console.worker("--jobs", "1")
     migration = console.in_transfer()

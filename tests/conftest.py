@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from lab.postgresql import PostgreSQL
+from resizeflow.chaos.runner import MEMORY, work_folder
 from resizeflow.persistence import schema
 from resizeflow.persistence.database import Database
 
-MEMORY = Path("/dev/shm")  # noqa: S108 - a kill of a process loses nothing there, and a sync costs nothing
 TEMPLATE = "template"
 """The PostgreSQL database of which each test has a copy: migrations take longer than most tests."""
 
@@ -22,7 +21,7 @@ TEMPLATE = "template"
 @pytest.fixture
 def memory_path() -> Iterator[Path]:
     """A folder for databases of which many are made: in memory where the machine has such a place."""
-    folder = Path(tempfile.mkdtemp(prefix="resizeflow-", dir=MEMORY if MEMORY.is_dir() else None))
+    folder = work_folder()
     yield folder
     shutil.rmtree(folder)
 

@@ -41,11 +41,6 @@ class Case:
         """The same, and more goes wrong."""
         return Case(self.scenario, (*self.words, *words))
 
-    @property
-    def crashes(self) -> int:
-        """How many workers do not end well."""
-        return sum(word.startswith(("kill@", "stop@")) for word in self.words)
-
     @classmethod
     def parse(cls, name: str) -> Case:
         """The case of a name. Raises UsageError."""

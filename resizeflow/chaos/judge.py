@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from resizeflow.chaos.case import Case
 from resizeflow.chaos.cloud import Cloud
-from resizeflow.chaos.scenarios import SCENARIOS
+from resizeflow.chaos.scenarios import SCENARIOS, Scenario
 from resizeflow.chaos.watched import Call
 from resizeflow.doctor import Doctor
 from resizeflow.drivers.simulator.effects import Cause, LoggedEffect
-from resizeflow.persistence.models import Migration
+from resizeflow.persistence.models import Job, Migration
 from resizeflow.service import Submitted
 from resizeflow.states import Direction, JobState
 
@@ -36,27 +37,36 @@ class Evidence:
     undisturbed: tuple[LoggedEffect, ...]
     calls: tuple[Call, ...]
 
+    @cached_property
+    def row(self) -> Job:
+        """The job, as it ended."""
+        return self.cloud.job(self.job)
+
+    @cached_property
+    def effects(self) -> tuple[LoggedEffect, ...]:
+        """All that happened on the hosts."""
+        return self.cloud.world.effects()
+
+    @property
+    def scenario(self) -> Scenario:
+        return SCENARIOS[self.case.scenario]
+
     @property
     def went_back(self) -> bool:
         """Whether the job was undone."""
-        return self.cloud.job(self.job).direction is Direction.BACK
+        return self.row.direction is Direction.BACK
 
     @property
     def origin(self) -> str:
         """The host that the operation takes the machine from."""
-        return "h2" if self._reverts else "h1"
+        return "h2" if self.scenario.operation == "revert" else "h1"
 
     @property
     def target(self) -> str | None:
         """The host that it takes the machine to; None where it stays, and the same host's disks change."""
-        scenario = SCENARIOS[self.case.scenario]
-        if scenario.operation == "confirm" or scenario.host == "h1":
+        if self.scenario.operation == "confirm" or self.scenario.host == "h1":
             return None
-        return "h1" if self._reverts else scenario.host
-
-    @property
-    def _reverts(self) -> bool:
-        return SCENARIOS[self.case.scenario].operation == "revert"
+        return "h1" if self.scenario.operation == "revert" else self.scenario.host
 
 
 def violations(evidence: Evidence) -> list[str]:
@@ -66,9 +76,8 @@ def violations(evidence: Evidence) -> list[str]:
 
 def is_done(evidence: Evidence) -> Iterator[str]:
     """The job has ended by itself, once the faults did."""
-    job = evidence.cloud.job(evidence.job)
-    if job.state is not JobState.DONE:
-        yield f"the job is {job.state}: {job.reason}"
+    if evidence.row.state is not JobState.DONE:
+        yield f"the job is {evidence.row.state}: {evidence.row.reason}"
 
 
 def is_done_or_as_before(evidence: Evidence) -> Iterator[str]:
@@ -94,9 +103,9 @@ def nothing_written_is_lost(evidence: Evidence) -> Iterator[str]:
     """Once the machine ran at its new place the job only goes forward."""
     if not evidence.went_back:
         return
-    if evidence.cloud.job(evidence.job).pivot_at is not None:
+    if evidence.row.pivot_at is not None:
         yield "the job was turned back after its point of no return"
-    for effect in evidence.cloud.world.effects():
+    for effect in evidence.effects:
         if effect.job == evidence.job.job_id and effect.method == "resume" and effect.host == evidence.target:
             yield f"the job was turned back after the machine had run on {effect.host}, effect {effect.seq}"
             return
@@ -104,7 +113,11 @@ def nothing_written_is_lost(evidence: Evidence) -> Iterator[str]:
 
 def invariants_hold(evidence: Evidence) -> Iterator[str]:
     """The doctor finds nothing."""
-    cloud = evidence.cloud
+    return broken_invariants(evidence.cloud)
+
+
+def broken_invariants(cloud: Cloud) -> Iterator[str]:
+    """What the doctor finds, and where it could not look."""
     report = Doctor(cloud.database, cloud.settings, connections=cloud.connections).examine()
     yield from map(str, report.breaches)
     yield from (f"host {host} could not be examined: {why}" for host, why in report.silent.items())
@@ -112,8 +125,8 @@ def invariants_hold(evidence: Evidence) -> Iterator[str]:
 
 def one_running_copy(evidence: Evidence) -> Iterator[str]:
     """At no moment do two hosts run the machine."""
-    runs = {"h1"} if SCENARIOS[evidence.case.scenario].running else set()
-    for effect in evidence.cloud.world.effects():
+    runs = {"h1"} if evidence.scenario.running else set()
+    for effect in evidence.effects:
         if effect.subject != evidence.cloud.uuid:
             continue
         if effect.method in ("resume", "boot"):
@@ -144,13 +157,19 @@ def off_is_proven(evidence: Evidence) -> Iterator[str]:
 
 def epochs_grow(evidence: Evidence) -> Iterator[str]:
     """No call carries an epoch lower than one seen before."""
-    highest = 0
-    for effect in evidence.cloud.world.effects():
-        if effect.job != evidence.job.job_id or effect.epoch is None:
+    return lower_epochs(evidence.effects)
+
+
+def lower_epochs(effects: Iterable[LoggedEffect]) -> Iterator[str]:
+    """The effects whose epoch is lower than one that their job had before."""
+    highest: dict[str, int] = {}
+    for effect in effects:
+        if effect.job is None or effect.epoch is None:
             continue
-        if effect.epoch < highest:
-            yield f"effect {effect.seq}, {effect.method} on {effect.host}: epoch {effect.epoch} after {highest}"
-        highest = max(highest, effect.epoch)
+        before = highest.get(effect.job, 0)
+        if effect.epoch < before:
+            yield f"effect {effect.seq}, {effect.method} on {effect.host}: epoch {effect.epoch} after {before}"
+        highest[effect.job] = max(before, effect.epoch)
 
 
 def seen_before_deleted(evidence: Evidence) -> Iterator[str]:
@@ -185,7 +204,7 @@ def effects_are_bounded(evidence: Evidence) -> Iterator[str]:
     """An effect is repeated at most once for each thing that went wrong, and for the way back."""
     more = len(evidence.case.words) + 2
     usual = Counter(map(_kind, evidence.undisturbed))
-    for kind, count in Counter(map(_kind, evidence.cloud.world.effects())).items():
+    for kind, count in Counter(map(_kind, evidence.effects)).items():
         if count > usual[kind] + more:
             yield f"{' '.join(kind)}: {count} times, where an undisturbed run has {usual[kind]}"
 

@@ -107,8 +107,8 @@ class Laboratory:
         asleep: list[Child] = []
         began = time.monotonic()
         try:
-            self._go_through(case, result, asleep)
-            self._finish(result)
+            armed = self._go_through(case, result, asleep)
+            self._finish(result, armed)
             result.wrong += violations(self._evidence(case))
             if asleep and not result.wrong:
                 self._wake(asleep, result)
@@ -122,7 +122,8 @@ class Laboratory:
             result.story = self.cloud.story(self.job)
         return result
 
-    def _go_through(self, case: Case, result: Result, asleep: list[Child]) -> None:
+    def _go_through(self, case: Case, result: Result, asleep: list[Child]) -> list[str]:
+        """Does what the words say; the faults that are armed for the next run are left."""
         armed: list[str] = []
         done = self._restore(case.words)
         for number, word in enumerate(case.words[done:], start=done + 1):
@@ -143,7 +144,7 @@ class Laboratory:
             elif verb == "reboot" and self.cloud.job(self.job).state is not JobState.DONE:
                 self.cloud.world.crash(point)
                 self.cloud.world.set_up(point, True)
-        self._armed = armed
+        return armed
 
     def _turn_back(self) -> None:
         try:
@@ -151,11 +152,10 @@ class Laboratory:
         except Conflict:
             return  # After the pivot, or done: it only goes forward.
 
-    def _finish(self, result: Result) -> None:
+    def _finish(self, result: Result, armed: list[str]) -> None:
         """Runs the job until it is done; the points that were passed are the result's."""
         log = self._folder / "points"
         log.unlink(missing_ok=True)
-        armed = self._armed
         for _ in range(RUNS):
             if self._child(armed, log).wait(CHILD_SECONDS) != 0:
                 result.wrong.append("a worker that nothing had happened to ended badly")

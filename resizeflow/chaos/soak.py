@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import time
@@ -16,11 +15,11 @@ import sqlalchemy as sa
 
 from resizeflow.chaos.child import Child
 from resizeflow.chaos.cloud import Cloud
-from resizeflow.doctor import Doctor
+from resizeflow.chaos.judge import broken_invariants, lower_epochs
 from resizeflow.errors import ResizeflowError
 from resizeflow.persistence.database import AWAY
-from resizeflow.persistence.models import Instance, Job, Migration
-from resizeflow.states import TERMINAL, JobState, MigrationStatus
+from resizeflow.persistence.models import Instance, Job
+from resizeflow.states import JobState, MigrationStatus
 from resizeflow.worker import Worker
 
 WORKERS = 3
@@ -66,14 +65,14 @@ class Soak:
             cloud.inventory.adopt(host, name)
         cloud.inventory.create_flavor("larger", vcpus=4, memory_mb=2048, root_gb=3, ephemeral_gb=0)
 
-    def run(self, seconds: float, told: Callable[[Counter[str]], None] = lambda _: None) -> Outcome:
-        """Faults for so many seconds, then peace; `told` is called now and then with what has happened so far."""
+    def run(self, seconds: float, told: Callable[[float], None] = lambda _: None) -> Outcome:
+        """Faults for so many seconds, then peace; `told` is called now and then with the seconds that have passed."""
         began = time.monotonic()
         try:
             while time.monotonic() - began < seconds:
                 self._ask_for_something()
                 self._let_something_go_wrong()
-                told(self._outcome.counts)
+                told(time.monotonic() - began)
                 time.sleep(BEAT)
             self._settle()
         finally:
@@ -99,11 +98,7 @@ class Soak:
     def _possible(self) -> Iterator[tuple[str, Callable[[], object]]]:
         with self.cloud.database.read() as tx:
             instance = self._random.choice(tx.session.scalars(sa.select(Instance).order_by(Instance.name)).all())
-            migration = tx.session.scalars(
-                sa.select(Migration).where(
-                    Migration.instance_id == instance.id, Migration.status.not_in(sorted(TERMINAL))
-                )
-            ).first()
+            migration = tx.migrations.open_for(instance.id)
         service, name = self.cloud.service, instance.name
         if migration is None:
             flavor = self._random.choice(["big", "larger"])
@@ -172,7 +167,7 @@ class Soak:
         for job in self._unfinished():
             yield f"{job.flow} of migration {job.migration_id} is {job.state} after {SETTLE_SECONDS:g} s: {job.reason}"
         cloud = self.cloud
-        yield from map(str, Doctor(cloud.database, cloud.settings, connections=cloud.connections).examine().breaches)
+        yield from broken_invariants(cloud)
         counts = self._outcome.counts
         with cloud.database.read() as tx:
             counts["jobs done"], takes = tx.session.execute(
@@ -181,7 +176,7 @@ class Soak:
             counts["take-overs"] = takes - counts["jobs done"]
             for instance in tx.session.scalars(sa.select(Instance)).all():
                 yield from _lost(cloud, instance)
-        yield from _epochs(cloud)
+        yield from lower_epochs(cloud.world.effects())
 
 
 def _lost(cloud: Cloud, instance: Instance) -> Iterator[str]:
@@ -192,10 +187,3 @@ def _lost(cloud: Cloud, instance: Instance) -> Iterator[str]:
         content = cloud.world.content(instance.host.name, disk.volume).split()
         if content[:1] != [f"made:{instance.name}-{disk.device}"]:
             yield f"{disk.volume} of {instance.name} does not hold what was written first: {content}"
-
-
-def _epochs(cloud: Cloud) -> Iterator[str]:
-    effects = sorted((e for e in cloud.world.effects() if e.job), key=lambda e: (e.job or "", e.seq))
-    for one, other in itertools.pairwise(effects):
-        if one.job == other.job and (other.epoch or 0) < (one.epoch or 0):
-            yield f"effect {other.seq}, {other.method} on {other.host}: epoch {other.epoch} after {one.epoch}"

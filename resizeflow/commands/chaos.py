@@ -7,8 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,16 +103,14 @@ resizeflow chaos --soak --duration 600             three workers, six machines, 
         with Runner(parsed_args.processes) as runner:
             pieces = runner.plan(scenarios, parsed_args.kind or SINGLE, extent)
             report = Report(pieces)
-            if not parsed_args.list:
-                with _progress("cases", sum(len(piece.first) for piece in pieces)) as advance:
-                    for piece in runner.run(pieces, extent):
-                        report.add(piece)
-                        advance(len(piece.first))
+            done = 0
+            with _progress("cases", sum(len(piece.first) for piece in pieces)) as told:
+                for piece in pieces if parsed_args.list else runner.run(pieces, extent):
+                    report.add(piece)
+                    done += len(piece.first)
+                    told(done)
         if parsed_args.junit:
             report.write_junit(parsed_args.junit)
-        if parsed_args.list:
-            for piece in pieces:
-                report.add(piece)
         lines = report.lines
         self._explain([result for line in lines for result in line.results if result.wrong])
         cases, minutes = sum(line.cases for line in lines), (time.monotonic() - began) / 60
@@ -144,12 +141,12 @@ resizeflow chaos --soak --duration 600             three workers, six machines, 
         from resizeflow.chaos.mutants import MUTANTS  # noqa: PLC0415
 
         rows = []
-        with _progress("mutants", len(MUTANTS)) as advance:
+        with _progress("mutants", len(MUTANTS)) as told:
             for catch in hunt(list(MUTANTS), parsed_args.processes):
                 self._wrong = self._wrong or catch.by is None
                 by = (catch.by.case.name, catch.by.wrong[0]) if catch.by else ("SURVIVES", "")
                 rows.append((catch.mutant, MUTANTS[catch.mutant].explained, catch.cases, *by))
-                advance(1)
+                told(len(rows))
         caught = sum(row[3] != "SURVIVES" for row in rows)
         _say(f"{caught} of {len(rows)} mutants caught")
         return ("mutant", "fault", "cases", "caught_by", "because"), sorted(rows)
@@ -160,14 +157,7 @@ resizeflow chaos --soak --duration 600             three workers, six machines, 
 
         folder = work_folder()
         try:
-            with _progress("seconds", int(parsed_args.duration)) as advance:
-                began = [time.monotonic()]
-
-                def told(_counts: Counter[str]) -> None:
-                    now = time.monotonic()
-                    advance(now - began[0])
-                    began[0] = now
-
+            with _progress("seconds", int(parsed_args.duration)) as told:
                 outcome = Soak(folder, parsed_args.seed).run(parsed_args.duration, told)
         finally:
             shutil.rmtree(folder)
@@ -189,8 +179,8 @@ def _scenarios(names: Iterable[str] | None) -> list[str]:
 
 
 @contextmanager
-def _progress(what: str, total: float) -> Iterator[Any]:
-    """A bar on a terminal; nothing elsewhere."""
+def _progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
+    """A bar on a terminal, that is told how much is done; nothing elsewhere."""
     from rich.console import Console  # noqa: PLC0415 - not needed for help
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
@@ -198,7 +188,7 @@ def _progress(what: str, total: float) -> Iterator[Any]:
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda steps: progress.advance(task, steps)
+        yield lambda done: progress.update(task, completed=done)
 
 
 def _say(sentence: str, end: str = "\n") -> None:

@@ -9,8 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from resizeflow.chaos.cloud import Cloud
 from resizeflow.handover import Handover
+from resizeflow.lease import Lease
 from resizeflow.persistence.database import Database
+from resizeflow.service import Submitted
 
 WAITING = sa.text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -50,6 +53,19 @@ class Rival:
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
         return self.result
+
+
+def take(cloud: Cloud, job: Submitted, owner: str = "second") -> Lease | None:
+    with cloud.database.write() as tx:
+        return tx.jobs.take(job.job_id, owner, 600)
+
+
+def overdue(cloud: Cloud, job: Submitted) -> Lease:
+    """The lease of a worker whose time is up, though it does not know."""
+    lease = take(cloud, job, "first")
+    assert lease is not None
+    cloud.expire(job)
+    return lease
 
 
 def at_once(*works: Callable[[], object]) -> list[Any]:

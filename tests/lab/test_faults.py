@@ -80,11 +80,7 @@ def test_resize(make_fleet: FleetMaker, make_worker: WorkerMaker, point: str, ho
     fleet = make_fleet(**IMPATIENT, **({"bandwidth": "100"} if "progress" in point else {}))
     before, state = fleet.guest.wait_report(), fleet.state()
     job = fleet.service.resize("web", "big", host="h2")
-    with checks.never_two(fleet.lab, "web"):
-        suffer(fleet, job, make_worker(fleet, arm=f"{point}=stop"), host, fault)
-    checks.proof_before_start(fleet, job)
-    status = fleet.migration(job).status
-    print(f"{fault.name} {host} at {point}: {status}")
+    status = moved_under(fleet, job, make_worker, point, host=host, fault=fault)
     if status is MigrationStatus.FINISHED:
         checks.is_resized(fleet, job, before, host="h2")
     else:
@@ -119,11 +115,7 @@ def test_revert(make_fleet: FleetMaker, make_worker: WorkerMaker, point: str, ho
     resized(fleet)
     then = fleet.state()
     job = fleet.service.revert("web")
-    with checks.never_two(fleet.lab, "web"):
-        suffer(fleet, job, make_worker(fleet, arm=f"{point}=stop"), host, fault)
-    checks.proof_before_start(fleet, job)
-    status = fleet.migration(job).status
-    print(f"{fault.name} {host} at {point}: {status}")
+    status = moved_under(fleet, job, make_worker, point, host=host, fault=fault)
     if status is MigrationStatus.FINISHED:
         assert fleet.state() == then, fleet.story(job)
         checks.same_machine(before, checks.report_on(fleet, "h2", 2, vcpus=2))
@@ -140,6 +132,18 @@ def resized(fleet: Fleet) -> None:
     job = fleet.service.resize("web", "big", host="h2")
     assert fleet.run(job) is JobState.DONE, fleet.story(job)
     fleet.guest.wait_report(boots=2, timeout=90)
+
+
+def moved_under(
+    fleet: Fleet, job: Submitted, make_worker: WorkerMaker, point: str, *, host: str, fault: Fault
+) -> MigrationStatus:
+    """What a move comes to that meets a fault; two copies never run, nothing starts without proof of off."""
+    with checks.never_two(fleet.lab, "web"):
+        suffer(fleet, job, make_worker(fleet, arm=f"{point}=stop"), host, fault)
+    checks.proof_before_start(fleet, job)
+    status = fleet.migration(job).status
+    print(f"{fault.name} {host} at {point}: {status}")
+    return status
 
 
 def suffer(fleet: Fleet, job: Submitted, worker: WorkerProcess, host_name: str, fault: Fault) -> None:

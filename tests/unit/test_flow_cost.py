@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,6 +18,7 @@ from taskflow.patterns import linear_flow
 
 from resizeflow import gate as gates
 from resizeflow.chaos.cloud import Cloud, FastClock
+from resizeflow.clock import Clock
 from resizeflow.commands.migration import rows_of
 from resizeflow.gate import Gate
 from resizeflow.handover import TurnBack
@@ -26,6 +26,7 @@ from resizeflow.lease import Lease
 from resizeflow.persistence.flow_store import FlowStore
 from resizeflow.persistence.models import Host, Migration
 from resizeflow.persistence.unit_of_work import UnitOfWork
+from resizeflow.service import Submitted
 from resizeflow.states import Direction, JobState, MigrationStatus
 
 MIB = 2**20
@@ -142,17 +143,22 @@ class StillClock(FastClock):
         return self.at
 
 
-def test_looks_ask_the_database_once_a_second_and_acts_each_time(cloud: Cloud) -> None:
-    clock = StillClock()
+def gate_of(cloud: Cloud, clock: Clock) -> tuple[Submitted, Lease, Host, Gate]:
+    """A resize that somebody has taken up, its lease, its source, and the gate that it goes through."""
     job = cloud.service.resize("web", "big", host="h2")
     with cloud.database.write() as tx:
         lease = tx.jobs.take(job.job_id, "one", 1e9)
         host = tx.hosts.get("h1")
     assert lease is not None
-    work = UnitOfWork(job.migration_id)
+    work, stop = UnitOfWork(job.migration_id), threading.Event()
+    gate = Gate(cloud.connections, cloud.settings, clock, database=cloud.database, lease=lease, work=work, stop=stop)
+    return job, lease, host, gate
+
+
+def test_looks_ask_the_database_once_a_second_and_acts_each_time(cloud: Cloud) -> None:
+    clock = StillClock()
+    job, lease, host, gate = gate_of(cloud, clock)
     lease.surely_until = 1e9
-    parts: dict[str, Any] = {"database": cloud.database, "lease": lease, "work": work, "stop": threading.Event()}
-    gate = Gate(cloud.connections, cloud.settings, clock, **parts)
     with gate.scope("Probe", Direction.FORWARD), counted(cloud) as counts:
         for _ in range(10):
             gate.host(host).domain(cloud.uuid)
@@ -171,17 +177,7 @@ def test_looks_ask_the_database_once_a_second_and_acts_each_time(cloud: Cloud) -
 
 def test_a_look_hears_of_a_rollback_within_a_second_or_from_a_commit(cloud: Cloud) -> None:
     clock = StillClock()
-    job = cloud.service.resize("web", "big", host="h2")
-    with cloud.database.write() as tx:
-        lease = tx.jobs.take(job.job_id, "one", 1e9)
-        host = tx.hosts.get("h1")
-    assert lease is not None
-    parts: dict[str, Any] = {
-        "database": cloud.database,
-        "work": UnitOfWork(job.migration_id),
-        "stop": threading.Event(),
-    }
-    gate = Gate(cloud.connections, cloud.settings, clock, lease=lease, **parts)
+    job, lease, host, gate = gate_of(cloud, clock)
     with gate.scope("Probe", Direction.FORWARD):
         gate.host(host).domain(cloud.uuid)
         cloud.service.rollback(job.migration_id)

@@ -20,7 +20,7 @@ from resizeflow.persistence.events import broken_link
 from resizeflow.service import Submitted
 from resizeflow.states import Direction
 from tests.console import everything
-from tests.rivals import PATIENCE, Rival
+from tests.rivals import PATIENCE, Rival, overdue, take
 
 
 @pytest.fixture
@@ -35,16 +35,7 @@ def job(cloud: Cloud) -> Submitted:
 
 @pytest.fixture
 def lease(cloud: Cloud, job: Submitted) -> Lease:
-    """The lease of a worker whose time is up, though it does not know."""
-    lease = take(cloud, job, "first")
-    assert lease is not None
-    cloud.expire(job)
-    return lease
-
-
-def take(cloud: Cloud, job: Submitted, owner: str = "second") -> Lease | None:
-    with cloud.database.write() as tx:
-        return tx.jobs.take(job.job_id, owner, 600)
+    return overdue(cloud, job)
 
 
 def note(cloud: Cloud, lease: Lease, text: str) -> None:

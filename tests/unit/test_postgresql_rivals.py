@@ -22,7 +22,7 @@ from resizeflow.service import Submitted
 from resizeflow.settlement import queue_settlements
 from resizeflow.states import Direction, JobState
 from resizeflow.worker import Worker
-from tests.rivals import Rival, at_once
+from tests.rivals import Rival, at_once, overdue, take
 
 
 @pytest.fixture
@@ -37,16 +37,7 @@ def job(cloud: Cloud) -> Submitted:
 
 @pytest.fixture
 def lease(cloud: Cloud, job: Submitted) -> Lease:
-    """The lease of a worker whose time is up, though it does not know."""
-    lease = take(cloud, job, "first")
-    assert lease is not None
-    cloud.expire(job)
-    return lease
-
-
-def take(cloud: Cloud, job: Submitted, owner: str = "second") -> Lease | None:
-    with cloud.database.write() as tx:
-        return tx.jobs.take(job.job_id, owner, 600)
+    return overdue(cloud, job)
 
 
 # --- many at once ----------------------------------------------------------------------------------------

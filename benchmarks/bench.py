@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import platform
@@ -34,32 +33,10 @@ GUEST = "bench"
 MIB, GIB = 2**20, 2**30
 PIECE = 8
 """MiB of data between two holes."""
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 class BenchError(Exception):
     """What was to be measured did not happen."""
-
-
-def under_own_init() -> None:
-    """Goes on in a child process, with this one as the init of every daemon that is started there.
-
-    libvirt waits for a QEMU that it ends until somebody has collected it. An ordinary host's init does so at once,
-    but the first process of some containers looks only every other second, which would count as ours.
-    """
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    child = os.fork()
-    if child == 0:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both
-    signal.signal(signal.SIGTERM, lambda number, _frame: os.kill(child, number))
-    pid, status = 0, 0
-    while pid != child:
-        pid, status = os.wait()
-    code = os.waitstatus_to_exitcode(status)
-    sys.exit(code if code >= 0 else 128 - code)
 
 
 @contextmanager

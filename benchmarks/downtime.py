@@ -77,7 +77,6 @@ def pinging(lab: Lab, address: str, folder: Path) -> Iterator[Pinger]:
 def main() -> int:
     """Measures and prints."""
     options = _parser().parse_args()
-    bench.under_own_init()
     try:
         with bench.two_hosts() as lab:
             rows = [measure(lab, size, options.data_percent) for size in options.disk_gb]

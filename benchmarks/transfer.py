@@ -29,7 +29,6 @@ PROGRAMS = {"qemu-nbd": "qemu-utils", "sshd": "openssh-server", "ssh": "openssh-
 def main() -> int:
     """Measures and prints."""
     options = _parser().parse_args()
-    bench.under_own_init()
     try:
         require_programs(PROGRAMS)
         with bench.two_hosts() as lab, tempfile.TemporaryDirectory(prefix="resizeflow-bench-") as folder:

@@ -68,8 +68,14 @@ class Flavor(Base):
     memory_mb: Mapped[int]
     root_gb: Mapped[int]
     ephemeral_gb: Mapped[int] = mapped_column(default=0)
+    swap_mb: Mapped[int] = mapped_column(default=0)
     extra_specs: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """What a host must be like: `trait:NAME` = required or forbidden, `aggregate:PROPERTY` = a value."""
+    is_public: Mapped[bool] = mapped_column(default=True)
+    """A private one is only for the projects it is granted to."""
+    disabled: Mapped[bool] = mapped_column(default=False)
     deleted: Mapped[bool] = mapped_column(default=False)
+    access: Mapped[list[FlavorAccess]] = relationship(cascade="all, delete-orphan", lazy="selectin")
     __table_args__ = (
         sa.Index(
             "uq_flavors_name",
@@ -84,6 +90,14 @@ class Flavor(Base):
     def disk_gb(self) -> int:
         """What it takes of a host's local disk, GiB."""
         return self.root_gb + self.ephemeral_gb
+
+
+class FlavorAccess(Base):
+    """A project that a private flavor is granted to."""
+
+    __tablename__ = "flavor_access"
+    flavor_id: Mapped[str] = mapped_column(sa.ForeignKey("flavors.id"), primary_key=True)
+    project_id: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
 
 
 class Host(Base):
@@ -109,9 +123,37 @@ class Host(Base):
     cpu_ratio: Mapped[float] = mapped_column(default=4.0)
     ram_ratio: Mapped[float] = mapped_column(default=1.0)
     disk_ratio: Mapped[float] = mapped_column(default=1.0)
+    traits: Mapped[list[Any]] = mapped_column(default=list)
+    """What it has, by names that flavors ask for (`CUSTOM_SSD`)."""
     used_vcpus: Mapped[int] = mapped_column(default=0)
     used_memory_mb: Mapped[int] = mapped_column(default=0)
     used_disk_gb: Mapped[int] = mapped_column(default=0)
+
+
+class Aggregate(Base):
+    """Hosts with properties in common; the property `availability_zone` is the zone that they are in (Nova)."""
+
+    __tablename__ = "aggregates"
+    name: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
+    properties: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    members: Mapped[list[AggregateHost]] = relationship(cascade="all, delete-orphan", lazy="selectin")
+
+
+class AggregateHost(Base):
+    """A host of an aggregate."""
+
+    __tablename__ = "aggregate_hosts"
+    aggregate: Mapped[str] = mapped_column(sa.ForeignKey("aggregates.name"), primary_key=True)
+    host_id: Mapped[str] = mapped_column(sa.ForeignKey("hosts.id"), primary_key=True, index=True)
+
+
+class ServerGroup(Base):
+    """Machines that are to be on one host (`affinity`) or on different ones (`anti-affinity`)."""
+
+    __tablename__ = "server_groups"
+    name: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
+    project_id: Mapped[str] = mapped_column(sa.String(255))
+    policy: Mapped[str] = mapped_column(sa.String(32))
 
 
 class Allocation(Base):
@@ -141,6 +183,10 @@ class Instance(Base):
     task_state: Mapped[TaskState | None] = mapped_column(Word(TaskState))
     locked: Mapped[bool] = mapped_column(default=False)
     shutdown_timeout: Mapped[float | None]
+    """Seconds this guest gets to shut down cleanly, where it is not the setting's."""
+    availability_zone: Mapped[str | None] = mapped_column(sa.String(255))
+    """The zone that it is to stay in; None: any."""
+    group_name: Mapped[str | None] = mapped_column(sa.ForeignKey("server_groups.name"), index=True)
     launched_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     flavor: Mapped[Flavor] = relationship(lazy="joined")
@@ -157,7 +203,7 @@ class Disk(Base):
     instance_id: Mapped[str] = mapped_column(sa.ForeignKey("instances.id"))
     device: Mapped[str] = mapped_column(sa.String(32))
     role: Mapped[str] = mapped_column(sa.String(16))
-    """`root` or `ephemeral`."""
+    """`root`, `ephemeral`, `swap`, or `config` (the config drive)."""
     volume: Mapped[str] = mapped_column(sa.String(255))
     path: Mapped[str] = mapped_column(sa.String(4096))
     format: Mapped[str] = mapped_column(sa.String(16))
@@ -203,6 +249,15 @@ class QuotaLimit(Base):
 
     __tablename__ = "quota_limits"
     project_id: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
+    resource: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    hard_limit: Mapped[int]
+
+
+class QuotaClassLimit(Base):
+    """A limit of a quota class; class `default` holds for projects without a limit of their own (Nova)."""
+
+    __tablename__ = "quota_class_limits"
+    class_name: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
     resource: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
     hard_limit: Mapped[int]
 
@@ -403,6 +458,44 @@ class Event(Base):
     text: Mapped[str] = mapped_column(sa.Text)
     data: Mapped[dict[str, Any]] = mapped_column(default=dict)
     chain: Mapped[str] = mapped_column(sa.String(64))
+
+
+class Notification(Base):
+    """The outbox: an event for others, written with the change that it tells of, sent after the commit."""
+
+    __tablename__ = "notifications"
+    id: Mapped[int] = _id()
+    message_id: Mapped[str] = mapped_column(sa.String(36), unique=True)
+    instance_id: Mapped[str] = mapped_column(sa.String(36))
+    seq: Mapped[int]
+    """Its number among those of its instance, from 1."""
+    migration_id: Mapped[str | None] = mapped_column(sa.String(36), index=True)
+    event_type: Mapped[str] = mapped_column(sa.String(64))
+    priority: Mapped[str] = mapped_column(sa.String(16))
+    payload: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    sent_at: Mapped[datetime | None]
+    __table_args__ = (
+        sa.UniqueConstraint("instance_id", "seq"),
+        sa.Index(
+            "ix_notifications_unsent",
+            "id",
+            sqlite_where=sa.text("sent_at IS NULL"),
+            postgresql_where=sa.text("sent_at IS NULL"),
+        ),
+    )
+
+
+class Postman(Base):
+    """The one row that says which worker sends notifications now, and what keeps it from doing so."""
+
+    __tablename__ = "postman"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    owner: Mapped[str | None] = mapped_column(sa.String(255))
+    lease_until: Mapped[float] = mapped_column(sa.Double, default=0.0)
+    """By the database's clock, seconds since 1970."""
+    error: Mapped[str | None] = mapped_column(sa.Text)
+    failing_since: Mapped[datetime | None]
 
 
 class LogBook(Base):

@@ -48,7 +48,7 @@ def take_back(cloud: Cloud) -> None:
         tables = [name for (name,) in old.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'")]
         for table in [name for name in tables if name not in ("alembic_version", "sqlite_sequence")]:
             names = ", ".join(f'"{row[1]}"' for row in old.execute(f"PRAGMA main.table_info({table})"))
-            old.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM now.{table}")
+            old.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM now.{table}")  # noqa: S608 - names of our own tables
     cloud.database.engine.dispose()
     for suffix in ("-wal", "-shm"):
         now.with_name(now.name + suffix).unlink(missing_ok=True)

@@ -39,7 +39,7 @@ class PostgreSQL:
         postgresql.conf. Raises LabError if PostgreSQL is not installed or cannot be set up."""
         self._programs = _programs()
         self._password = secrets.token_hex(8)
-        self.port = _free_port()
+        self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="resizeflow-postgresql-", dir=parent))
         self.data = self.folder / "data"
         # PostgreSQL refuses to run as root.
@@ -147,7 +147,7 @@ def _programs() -> Path:
     return found[-1].parent
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Below those that the kernel gives to clients, so that it is still free after a while without the server."""
     while True:
         port = secrets.choice(PORTS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from oslo_config import cfg
@@ -31,6 +31,12 @@ DEFAULT = [
         default=60.0,
         min=1,
         help="Seconds without progress after which a transfer is ended and begun again.",
+    ),
+    cfg.FloatOpt(
+        "resize_confirm_window",
+        default=0.0,
+        min=0,
+        help="Seconds after which a worker confirms a resize that nobody decides (Nova's option); 0: never.",
     ),
     cfg.StrOpt(
         "on_crash",
@@ -78,7 +84,76 @@ QUOTA = [
     cfg.IntOpt("ram", default=-1, min=-1, help="Default limit of memory per project, in MiB."),
     cfg.IntOpt("gigabytes", default=-1, min=-1, help="Default limit of local disk per project, in GiB."),
 ]
-GROUPS = {"DEFAULT": DEFAULT, "database": DATABASE, "worker": WORKER, "quota": QUOTA}
+NOTIFICATIONS = [
+    cfg.StrOpt(
+        "transport_url",
+        secret=True,
+        help="Where notifications are sent: rabbit://user:password@host:port/vhost. Without it they are recorded only.",
+    ),
+    cfg.ListOpt(
+        "versioned_notifications_topics",
+        default=["versioned_notifications"],
+        help="The topics they are sent to (Nova's option); the queues are TOPIC.info and TOPIC.error.",
+    ),
+    cfg.StrOpt(
+        "notify_on_state_change",
+        choices=["vm_state", "vm_and_task_state"],
+        help="Whether a change of state is an instance.update (Nova's option); by default none is.",
+    ),
+    cfg.IntOpt("keep_days", default=30, min=1, help="Days after which notifications that are sent are forgotten."),
+]
+SCHEDULER = [
+    cfg.FloatOpt("ram_weight_multiplier", default=1.0, help="How much free memory counts; negative: fill hosts up."),
+    cfg.FloatOpt("cpu_weight_multiplier", default=1.0, help="How much free vCPUs count."),
+    cfg.FloatOpt("disk_weight_multiplier", default=1.0, help="How much free disk counts."),
+    cfg.FloatOpt("moves_weight_multiplier", default=1.0, help="How much it counts that few moves are in flight."),
+    cfg.IntOpt("max_attempts", default=3, min=1, help="Hosts that a move may try: the chosen one and its alternates."),
+]
+GROUPS = {
+    "DEFAULT": DEFAULT,
+    "database": DATABASE,
+    "worker": WORKER,
+    "quota": QUOTA,
+    "notifications": NOTIFICATIONS,
+    "scheduler": SCHEDULER,
+}
+
+
+_WORD = r"(?:[^/@,:\s%]|%(?!2[fF]))"
+_BROKER = rf"(?:{_WORD}+(?::{_WORD}*)?@)?(?:{_WORD}+|\[[0-9a-fA-F:.]+\])(?::\d{{1,5}})?"
+TRANSPORT_URL = re.compile(rf"rabbit://{_BROKER}(?:,{_BROKER})*(?:/[^/\s]*)?")
+
+
+@dataclass(frozen=True)
+class Notifications:
+    """What is told to others, and how. Without a `transport_url` nothing is sent."""
+
+    transport_url: str | None = field(default=None, repr=False)
+    topics: tuple[str, ...] = ("versioned_notifications",)
+    notify_on_state_change: str | None = None
+    keep_days: int = 30
+    file: Path | None = None
+    """Where oslo.messaging reads its own sections."""
+
+    def __post_init__(self) -> None:
+        # Before anything can be made of it that would show a part of the password.
+        if self.transport_url is not None and not TRANSPORT_URL.fullmatch(self.transport_url):
+            raise UsageError(
+                "[notifications] transport_url is not rabbit://user:password@host:port/vhost (several hosts: with "
+                "commas); in a password write %40 for @, %3A for : and %2C for a comma; a / in it cannot be used, "
+                "oslo.messaging does not take it."
+            )
+
+
+@dataclass(frozen=True)
+class Scheduling:
+    """How hosts are weighed, and how many of them a move may try."""
+
+    ram_weight_multiplier: float = 1.0
+    cpu_weight_multiplier: float = 1.0
+    disk_weight_multiplier: float = 1.0
+    moves_weight_multiplier: float = 1.0
+    max_attempts: int = 3
 
 
 @dataclass(frozen=True)
@@ -91,6 +166,7 @@ class Settings:
     transfer: str
     bandwidth: int
     stall_timeout: float
+    resize_confirm_window: float
     on_crash: str
     lease_seconds: float
     act_timeout: float
@@ -99,6 +175,8 @@ class Settings:
     host_patience: float
     max_attempts: int
     quota: dict[str, int]
+    scheduler: Scheduling
+    notifications: Notifications
 
     def __post_init__(self) -> None:
         if self.lease_seconds * 2 / 3 <= self.act_timeout + self.fence_window:
@@ -143,6 +221,7 @@ def load(given: str | None = None) -> Settings:
             transfer=conf.transfer,
             bandwidth=conf.bandwidth * 1024 * 1024,
             stall_timeout=conf.stall_timeout,
+            resize_confirm_window=conf.resize_confirm_window,
             on_crash=conf.on_crash,
             lease_seconds=conf.worker.lease_seconds,
             act_timeout=conf.worker.act_timeout,
@@ -151,6 +230,14 @@ def load(given: str | None = None) -> Settings:
             host_patience=conf.worker.host_patience,
             max_attempts=conf.worker.max_attempts,
             quota={option.name: conf.quota[option.name] for option in QUOTA},
+            scheduler=Scheduling(**{option.name: conf.scheduler[option.name] for option in SCHEDULER}),
+            notifications=Notifications(
+                transport_url=conf.notifications.transport_url or None,
+                topics=tuple(conf.notifications.versioned_notifications_topics),
+                notify_on_state_change=conf.notifications.notify_on_state_change,
+                keep_days=conf.notifications.keep_days,
+                file=path,
+            ),
         )
     except UsageError as error:
         raise UsageError(f"The configuration {path} cannot be used: {error}") from None

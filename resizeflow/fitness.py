@@ -1,66 +1,96 @@
-"""Whether a host can really take a machine: looks only, at the source and at the candidate."""
+"""Whether a host can really take a machine: looks only, at the source once and at each candidate."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Definition
-from resizeflow.drivers.hypervisor import DomainFacts, DriverError, HostFacts, Hypervisor
+from resizeflow.drivers.hypervisor import DriverError, HostFacts, Hypervisor
+from resizeflow.errors import NoValidHost
 from resizeflow.gate import HostAway, Looks
-from resizeflow.persistence.models import Host
+from resizeflow.persistence.models import Disk, Flavor, Host
+from resizeflow.rules import MIB
 
 HEADROOM = 64 * 1024 * 1024
 """Bytes that a destination's pool must have free beyond the copy itself: metadata of image files."""
 
 
-def why_unfit(looks: Looks, uuid: str, source: Host, host: Host, bridges: list[str]) -> str | None:
-    """What speaks against a host for the machine `uuid`, in one clause; None if nothing does.
+@dataclass(frozen=True)
+class Machine:
+    """What a host must have for a machine, as its source has it now; sizes in bytes."""
 
-    Raises `HostAway` if the source does not answer.
-    """
-    domain = looks.host(source).domain(uuid)
-    if domain is None:
-        return f"the source {source.name} has no such domain any more"
+    source: Host
+    xml: str
+    definition: Definition
+    bridges: frozenset[str]
+    disks: int
+    """What its disks take, and a copy of them will: all but swap space."""
+    swap: int
+    """What it is to have of swap space, which is made on every host, its own too."""
+
+
+def examine(
+    looks: Looks, source: Host, uuid: str, bridges: list[str], *, disks: Sequence[Disk], new: Flavor
+) -> Machine:
+    """Looks at the machine `uuid`, which has these `disks` by the records and is to get the flavor `new`. Raises
+    HostAway if the source does not answer, NoValidHost if it has no such machine that could be moved."""
+    there = looks.host(source)
     try:
-        there = looks.host(host, patience=0)
+        domain = there.domain(uuid)
+        if domain is None:
+            raise NoValidHost(f"No valid host: the source {source.name} has no such domain any more.")
+        machine = definition.read(domain.inactive_xml)
+        copied = {disk.path for disk in machine.disks} - {disk.path for disk in disks if disk.role == "swap"}
+        taken = sum(volume.allocation for volume in there.volumes(source.pool) if volume.path in copied)
+    except DriverError as error:
+        raise NoValidHost(f"No valid host: {error}") from None
+    return Machine(source, domain.inactive_xml, machine, frozenset(bridges), taken, new.swap_mb * MIB)
+
+
+def why_unfit(looks: Looks, machine: Machine, host: Host) -> str | None:
+    """What a look at a host has against it, in one clause; None if nothing."""
+    there = looks.host(host, patience=0)
+    elsewhere = host.id != machine.source.id
+    try:
+        if reason := _unknown_machine(there.facts(), machine):
+            return reason
+        there.check_cpu(machine.xml)
         return (
-            _unknown_machine(there.facts(), definition.read(domain.inactive_xml), bridges)
-            or (_clash(there, domain) if host.id != source.id else None)
-            or _no_space(looks, source, host, definition.read(domain.inactive_xml))
-            or _no_way(looks, source, host)
+            (_clash(there, machine.definition) if elsewhere else None)
+            or _no_space(there, host, HEADROOM + machine.swap + (machine.disks if elsewhere else 0))
+            or (_no_way(host, looks.settings.transfer) if elsewhere else None)
         )
     except (HostAway, DriverError) as error:
-        return str(error)
+        return str(error).rstrip(".")
 
 
-def _unknown_machine(facts: HostFacts, machine: Definition, bridges: list[str]) -> str | None:
-    if missing := sorted(set(bridges) - facts.bridges):
+def _unknown_machine(facts: HostFacts, machine: Machine) -> str | None:
+    if missing := sorted(machine.bridges - facts.bridges):
         return f"it has no bridge {', '.join(missing)}"
-    if machine.machine not in facts.machines:
-        return f"its QEMU does not know machine type {machine.machine}"
-    if machine.domain_type not in facts.domain_types:
-        return f"it cannot run {machine.domain_type} guests"
+    if machine.definition.machine not in facts.machines:
+        return f"its QEMU does not know machine type {machine.definition.machine}"
+    if machine.definition.domain_type not in facts.domain_types:
+        return f"it cannot run {machine.definition.domain_type} guests"
     return None
 
 
-def _clash(there: Hypervisor, domain: DomainFacts) -> str | None:
+def _clash(there: Hypervisor, machine: Definition) -> str | None:
     for other in there.domains():
-        if domain.uuid == other.uuid or domain.name == other.name:
+        if machine.uuid == other.uuid or machine.name == other.name:
             return f"it has a domain {other.name} ({other.uuid}) already"
     return None
 
 
-def _no_space(looks: Looks, source: Host, host: Host, machine: Definition) -> str | None:
-    needed = HEADROOM
-    if host.id != source.id:
-        files = {disk.path for disk in machine.disks if disk.path}
-        needed += sum(volume.allocation for volume in looks.host(source).volumes(source.pool) if volume.path in files)
-    pool = looks.host(host, patience=0).pool(host.pool)
+def _no_space(there: Hypervisor, host: Host, needed: int) -> str | None:
+    pool = there.pool(host.pool)
     if pool.available < needed:
         return f"pool {pool.name} has {pool.available >> 20} MiB free, the disks need {needed >> 20} MiB"
     return None
 
 
-def _no_way(looks: Looks, source: Host, host: Host) -> str | None:
-    if host.id != source.id and not host.peer_uri and looks.settings.transfer == "direct":
+def _no_way(host: Host, transfer: str) -> str | None:
+    if not host.peer_uri and transfer == "direct":
         return "it has no peer URI, and transfer = direct allows no other way"
     return None

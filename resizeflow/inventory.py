@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from oslo_db.exception import DBDuplicateEntry
@@ -14,18 +15,23 @@ from resizeflow.config import Settings
 from resizeflow.drivers.hypervisor import DriverError, HostFacts, PoolFacts
 from resizeflow.errors import Conflict, RuleError, UsageError
 from resizeflow.gate import Connections, HostAway, Looks
+from resizeflow.persistence import recount
 from resizeflow.persistence.database import Database
-from resizeflow.persistence.hosts import debt_consumer, instance_consumer
-from resizeflow.persistence.models import GIB, Flavor, Host, Instance, QuotaUsage
-from resizeflow.persistence.quotas import RESOURCES
+from resizeflow.persistence.hosts import debt_consumer
+from resizeflow.persistence.models import GIB, Flavor, Host, Instance, Migration, QuotaUsage
+from resizeflow.persistence.quotas import RESOURCES, Limit
+from resizeflow.persistence.recount import Drift
+from resizeflow.rules.extra_specs import TRAIT, well_formed
+from resizeflow.states import MigrationStatus
 
 
 @dataclass(frozen=True)
 class Quota:
-    """A project's limit (-1: none) and use of one resource."""
+    """A project's limit (-1: none), what it comes from, and use of one resource."""
 
     resource: str
     limit: int
+    limit_from: str
     in_use: int
     reserved: int
 
@@ -51,14 +57,17 @@ class Inventory:
         pool: str = "default",
         peer_uri: str | None = None,
         data_uri: str | None = None,
+        traits: Collection[str] = (),
         **limits: float,
     ) -> Host:
         """Brings a libvirt host under management; it must answer. `limits`: cpu_ratio, ram_ratio, disk_ratio,
         reserved_memory_mb, max_moves."""
+        _require_traits(traits)
         with self.database.read() as tx:
             if tx.hosts.find(name):
                 raise Conflict(f"There is a host {name!r} already.")
         host = Host(name=name, uri=uri, peer_uri=peer_uri, data_uri=data_uri, pool=pool, **limits)
+        host.traits = sorted(set(traits))
         facts, space = self._ask(host)
         host.id, host.vcpus, host.memory_mb = facts.uuid, facts.vcpus, facts.memory_mb
         host.disk_gb = space.capacity // GIB
@@ -81,8 +90,18 @@ class Inventory:
         except DriverError as error:
             raise RuleError(f"Host {host.name} cannot be used: {error}") from None
 
-    def set_host(self, name: str, *, fenced: bool | None = None, **changes: object) -> Host:
-        """Changes a host's settings. `fenced` says that a person made sure that nothing runs there: a proof of off."""
+    def set_host(
+        self,
+        name: str,
+        *,
+        fenced: bool | None = None,
+        traits: Collection[str] = (),
+        no_traits: Collection[str] = (),
+        **changes: object,
+    ) -> Host:
+        """Changes a host's settings; `traits` are those that it gets, `no_traits` those that it loses. `fenced` says
+        that a person made sure that nothing runs there: a proof of off."""
+        _require_traits(traits)
         with self.database.write() as tx:
             host = tx.hosts.get(name)
             if fenced is not None:
@@ -92,6 +111,8 @@ class Inventory:
                         who = os.environ.get("USER", "unknown")
                         tx.events.add(migration.id, "fence", f"host {host.name} is {word}, says {who}")
                 host.fenced_at = tx.now() if fenced else None
+            tx.hosts.lock(host.id)
+            host.traits = sorted({*host.traits, *traits} - set(no_traits))
             for key, value in changes.items():
                 if value is not None:
                     setattr(host, key, value)
@@ -100,14 +121,18 @@ class Inventory:
         return host
 
     def remove_host(self, name: str, *, forgive_debts: bool = False) -> None:
-        """Forgets a host that nothing needs. Raises Conflict saying what does."""
+        """Forgets a host that nothing needs, also as a member of aggregates. Raises Conflict saying what does."""
         with self.database.write() as tx:
             host = tx.hosts.get(name)
+            # Who takes the host as a destination, or adopts a machine on it, changes its row: what is committed
+            # before is seen below, what comes later finds it removed.
+            tx.aggregates.lock()
+            tx.hosts.lock(host.id)
+            host = tx.hosts.get(host.id)
             if machines := [row.name for row in tx.instances.list() if row.host_id == host.id]:
                 raise Conflict(f"Host {name} has managed instances: {', '.join(machines)}; move or remove them first.")
-            used = [m.id[:8] for m in tx.migrations.open() if host.id in (m.source_host_id, m.dest_host_id)]
-            if used:
-                raise Conflict(f"Host {name} is needed by open migrations: {', '.join(used)}.")
+            if needed := [_told(migration) for migration in tx.migrations.open() if _needs(migration, host)]:
+                raise Conflict(f"Host {name} is needed by open migrations: {', '.join(needed)}.")
             debts = tx.debts.open(host.id)
             if debts and not forgive_debts:
                 left = ", ".join(f"{debt.kind} {debt.object}" for debt in debts)
@@ -115,6 +140,7 @@ class Inventory:
             for debt in debts:
                 debt.forgiven, debt.settled_at = True, tx.now()
                 tx.hosts.release(debt_consumer(debt.migration_id), host.id)
+            tx.aggregates.forget(host)
             # Migrations of the past name it: the row stays, hidden.
             host.removed, host.enabled, host.name = (
                 True,
@@ -124,12 +150,56 @@ class Inventory:
 
     # --- flavors and quotas ------------------------------------------------------------------------------
 
-    def create_flavor(self, name: str, *, vcpus: int, memory_mb: int, root_gb: int, ephemeral_gb: int = 0) -> Flavor:
-        """Makes a size: vCPUs, MiB, GiB."""
-        if min(vcpus, memory_mb) < 1 or min(root_gb, ephemeral_gb) < 0:
+    def create_flavor(
+        self,
+        name: str,
+        *,
+        vcpus: int,
+        memory_mb: int,
+        root_gb: int,
+        ephemeral_gb: int = 0,
+        swap_mb: int = 0,
+        extra_specs: Mapping[str, str] | None = None,
+        is_public: bool = True,
+    ) -> Flavor:
+        """Makes a size: vCPUs, MiB, GiB, and with `extra_specs` what a host must be like."""
+        if min(vcpus, memory_mb) < 1 or min(root_gb, ephemeral_gb, swap_mb) < 0:
             raise UsageError("A flavor needs at least 1 vCPU and 1 MiB of memory, and no negative disk.")
+        for key, value in (extra_specs or {}).items():
+            well_formed(key, value)
         with self.database.write() as tx:
-            return tx.flavors.create(name, vcpus=vcpus, memory_mb=memory_mb, root_gb=root_gb, ephemeral_gb=ephemeral_gb)
+            return tx.flavors.create(
+                name,
+                vcpus=vcpus,
+                memory_mb=memory_mb,
+                root_gb=root_gb,
+                ephemeral_gb=ephemeral_gb,
+                swap_mb=swap_mb,
+                extra_specs=dict(extra_specs or {}),
+                is_public=is_public,
+            )
+
+    def set_flavor(
+        self,
+        name: str,
+        *,
+        disabled: bool | None = None,
+        grant: Collection[str] = (),
+        withdraw: Collection[str] = (),
+    ) -> Flavor:
+        """Changes who may ask for a size; machines that have it keep it. Raises Conflict for a grant of a flavor that
+        everybody may use."""
+        with self.database.write() as tx:
+            flavor = tx.flavors.get(name)
+            if grant and flavor.is_public:
+                raise Conflict(f"Flavor {flavor.name} is public: every project may use it already.")
+            for project in grant:
+                tx.flavors.grant(flavor, project)
+            for project in withdraw:
+                tx.flavors.withdraw(flavor, project)
+            if disabled is not None:
+                flavor.disabled = disabled
+            return flavor
 
     def delete_flavor(self, name: str) -> None:
         """It can no longer be asked for; machines that have it keep it."""
@@ -137,29 +207,58 @@ class Inventory:
             tx.flavors.get(name).deleted = True
 
     def quotas(self, project: str) -> Sequence[Quota]:
+        """A project's limits and use."""
         with self.database.read() as tx:
             limits = tx.quotas.limits(project, self.settings.quota)
-            rows = {r: tx.session.get(QuotaUsage, (project, r)) for r in RESOURCES}
+            rows = {name: tx.session.get(QuotaUsage, (project, name)) for name in RESOURCES}
         return [
-            Quota(name, limits[name], row.in_use if row else 0, row.reserved if row else 0)
+            Quota(name, *limits[name], row.in_use if row else 0, row.reserved if row else 0)
             for name, row in rows.items()
         ]
 
-    def set_quota(self, project: str, limits: Mapping[str, int]) -> None:
-        """Sets a project's own limits; -1 is none."""
+    def class_limits(self) -> Mapping[str, Limit]:
+        """The limits of projects without limits of their own, by resource."""
+        with self.database.read() as tx:
+            return tx.quotas.class_limits(self.settings.quota)
+
+    def set_quota(self, project: str | None, limits: Mapping[str, int]) -> None:
+        """Sets a project's own limits, or without a project those of quota class `default`; -1 is none."""
+        try:
+            with self.database.write() as tx:
+                for resource, limit in limits.items():
+                    if resource not in RESOURCES or limit < -1:
+                        raise UsageError(
+                            f"Quota {resource}={limit} is not one of {', '.join(RESOURCES)} with -1 or more."
+                        )
+                    tx.quotas.set_limit(project, resource, limit)
+        except DBDuplicateEntry:
+            raise Conflict("Somebody else has just set the same limit; look at it, and try again.") from None
+
+    def delete_quota(self, project: str | None, resources: Collection[str] = RESOURCES) -> None:
+        """Takes limits that were set for a project, or for quota class `default`, away again."""
         with self.database.write() as tx:
-            for resource, limit in limits.items():
-                if resource not in RESOURCES or limit < -1:
-                    raise UsageError(f"Quota {resource}={limit} is not one of {', '.join(RESOURCES)} with -1 or more.")
-                tx.quotas.set_limit(project, resource, limit)
+            tx.quotas.delete_limits(project, resources)
+
+    def sync_quotas(self, project: str | None = None, *, dry_run: bool = False) -> Sequence[Drift]:
+        """Recounts what a project (by default each) uses and has reserved. Returns what had drifted; it is set right,
+        unless `dry_run`. Workers may go on meanwhile."""
+        with self.database.read() if dry_run else self.database.write() as tx:
+            project_ids = [name for name in recount.projects(tx) if project in (None, name)]
+            if not dry_run:
+                recount.lock(tx, project_ids)
+            drifts = recount.find(tx, project_ids)
+            if not dry_run:
+                recount.correct(tx, drifts, os.environ.get("USER", "unknown"))
+        return drifts
 
     # --- instances ---------------------------------------------------------------------------------------
 
-    def adopt(self, host: str, domain: str, *, project: str = "default") -> Instance:
-        """Brings a libvirt domain under management: its flavor found or made, its NICs as ports, its disks."""
+    def adopt(self, host: str, domain: str, *, project: str = "default", swap: str | None = None) -> Instance:
+        """Brings a libvirt domain under management: its flavor found or made, its NICs as ports, its disks. `swap` is
+        the device that is its swap disk."""
         with self.database.read() as tx:
             row = tx.hosts.get(host)
-        found = adoption.examine(self.looks, row, domain)
+        found = adoption.examine(self.looks, row, domain, swap=swap)
         try:
             with self.database.write() as tx:
                 return adoption.store(tx, row, found, project, self.settings.quota)
@@ -167,16 +266,40 @@ class Inventory:
             raise Conflict(f"Domain {domain} is managed already.") from None
 
     def lock(self, instance: str, locked: bool) -> None:
-        """A locked machine is neither resized, confirmed nor reverted."""
+        """A locked machine is neither resized, confirmed, reverted nor removed."""
         with self.database.write() as tx:
             tx.instances.get(instance).locked = locked
 
-    def remove_instance(self, instance: str) -> None:
-        """Forgets a machine; its domain and disks stay as they are."""
+    def set_instance(self, instance: str, **changes: object) -> Instance:
+        """Changes what a machine's moves depend on, each by its column's name: `shutdown_timeout` in seconds (None: the
+        setting's), `group_name`, `availability_zone` (None: none). Raises what stands against it."""
         with self.database.write() as tx:
             row = tx.instances.get(instance, lock=True)
-            if migration := tx.migrations.open_for(row.id):
-                raise Conflict(f"Instance {row.name} has an open migration {migration.id[:8]} ({migration.status}).")
-            tx.quotas.remove_instance(row.project_id, row.flavor)
-            tx.hosts.release(instance_consumer(row.id))
-            tx.session.delete(row)
+            if isinstance(seconds := changes.get("shutdown_timeout"), float) and not 0 <= seconds < math.inf:
+                raise UsageError(f"A shutdown timeout of {seconds:g} seconds is none: give 0 (power off hard) or more.")
+            if isinstance(group := changes.get("group_name"), str):
+                tx.groups.may_join(row, group)
+            if isinstance(zone := changes.get("availability_zone"), str):
+                tx.aggregates.may_pin(row, zone)
+            for column, value in changes.items():
+                setattr(row, column, value)
+        return row
+
+
+def _needs(migration: Migration, host: Host) -> bool:
+    """Whether an open migration comes from a host, goes there, or may still go there."""
+    uses = {migration.source_host_id, migration.dest_host_id}
+    if migration.status is MigrationStatus.PRE_MIGRATING:
+        uses |= {migration.requested_host_id, *migration.alternates}
+    return host.id in uses
+
+
+def _told(migration: Migration) -> str:
+    what = f"{migration.id[:8]} of {migration.instance_name} ({migration.status})"
+    undecided = migration.status is MigrationStatus.FINISHED
+    return f"{what}, confirm or revert it first" if undecided else what
+
+
+def _require_traits(names: Collection[str]) -> None:
+    if wrong := [name for name in names if not TRAIT.fullmatch(name)]:
+        raise UsageError(f"{', '.join(wrong)} is no trait: a trait's name is of capital letters, digits and _.")

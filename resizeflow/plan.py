@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from resizeflow import rules
+from resizeflow.drivers import definition
 from resizeflow.flows import TASKS
 from resizeflow.persistence.models import Disk, Flavor, Host, Instance
 from resizeflow.scheduler import Selection
@@ -22,7 +23,8 @@ class PlannedDisk:
     capacity: int
     new_capacity: int
     way: str
-    """`overlay` (same host), `host to host` or `through the worker`."""
+    """`overlay` (same host), `host to host` or `through the worker`; swap space is `made anew` or `removed`, the config
+    drive is `kept` where it is on the same host."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Plan:
 CHECKS = (
     "rules: state, lock, flavor, disks not smaller, nothing that cannot move",
     "quota: what the new flavor needs more is free",
-    "host: room by the allocation ratios, enabled, answers",
-    "destination: machine type, guest type, bridges, pool with room for the bytes, no clash of names",
+    "host: enabled, zone, traits, aggregates, server group, room by the allocation ratios; it answers",
+    "destination: machine type, guest type, CPU, bridges, pool with room for the bytes, no clash of names",
 )
 
 
@@ -63,12 +65,13 @@ def make(
     disks: Sequence[Disk],
     allocations: dict[str, int],
     *,
+    xml: str,
     running: bool,
     way: str,
     shutdown_timeout: float,
     bandwidth: int,
 ) -> Plan:
-    """Puts a plan together from what was looked up."""
+    """Puts a plan together from what was looked up: bytes taken by path, the machine's definition."""
     same = selection.host.id == instance.host_id
     planned = [
         PlannedDisk(
@@ -77,11 +80,15 @@ def make(
             allocations.get(disk.path, disk.capacity),
             disk.capacity,
             _new_capacity(instance.flavor, new, disk, disks),
-            "overlay" if same else way,
+            _way(disk, new, same, way),
         )
         for disk in disks
     ]
-    bytes_to_move = 0 if same else sum(disk.allocation for disk in planned)
+    if new.swap_mb and not any(disk.role == "swap" for disk in disks):
+        root = next(disk.device for disk in disks if disk.role == "root")
+        device = definition.free_device(xml, beside=root)
+        planned.append(PlannedDisk(device, "swap", 0, 0, new.swap_mb * rules.MIB, "made anew"))
+    bytes_to_move = sum(disk.allocation for disk in planned if disk.way == way)
     return Plan(
         instance=instance.name,
         kind="migration" if new.id == instance.flavor_id else "resize",
@@ -96,6 +103,14 @@ def make(
         steps=steps_of("resize_v1"),
         downtime=_downtime(running, same, bytes_to_move, shutdown_timeout, bandwidth),
     )
+
+
+def _way(disk: Disk, new: Flavor, same: bool, way: str) -> str:
+    if disk.role == "swap":
+        return "made anew" if new.swap_mb else "removed"
+    if same:
+        return "kept" if disk.role == "config" else "overlay"
+    return way
 
 
 def _new_capacity(old: Flavor, new: Flavor, disk: Disk, disks: Sequence[Disk]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from oslo_db.exception import DBDuplicateEntry
@@ -10,16 +12,24 @@ from oslo_db.exception import DBDuplicateEntry
 from resizeflow import plan, rules
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
-from resizeflow.drivers.hypervisor import DomainFacts, PowerState
-from resizeflow.errors import Conflict, RuleError
-from resizeflow.fitness import why_unfit
-from resizeflow.fleet import request_for, snapshot
+from resizeflow.decision import CONFIRM, REMOVE, REVERT, Way, decidable, decide, give_up, undecidable
+from resizeflow.drivers.hypervisor import PowerState
+from resizeflow.errors import Conflict, InstanceUpdateConflict, InvalidMigrationState, OverQuota
+from resizeflow.fleet import choose
 from resizeflow.gate import Connections, HostAway, Looks
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.models import Flavor, Host, Instance, Job, Migration
 from resizeflow.persistence.transaction import Transaction
-from resizeflow.scheduler import Selection, select
+from resizeflow.rules import BEFORE_LOOKING, RULES, Decision, Move
+from resizeflow.rules.discarding import answers_or_is_fenced
+from resizeflow.rules.removal import REMOVING
+from resizeflow.scheduler import Selection
 from resizeflow.states import JobState, MigrationStatus, OnCrash, TaskState
+from resizeflow.tasks.base import destination
+from resizeflow.tasks.removal import forget
+
+ONLY_FORWARD = frozenset({"confirm_v1", "remove_v1", "settle_v1"})
+"""Flows that are never turned back by a person."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +66,13 @@ class Service:
 
     def plan(self, instance: str, flavor: str | None, *, host: str | None = None) -> plan.Plan:
         """What a resize (or, without a flavor, a cold migration) would do. Raises what the submit would raise."""
-        with self.database.read() as tx:
-            row, new, target = self._checked(tx, instance, flavor, host)
-            disks = list(row.disks)
-            tx.quotas.would_fit(row.project_id, row.flavor, new, self.settings.quota)
-        selection = self._select(row, new, target)
+        move = self._examined(instance, flavor, host)
+        row, new = move.instance, move.new
+        selection = self._choose(move)
         with self.database.read() as tx:
             chosen = tx.hosts.get(selection.host.id)
+            disks = list(tx.instances.get(row.id).disks)
         source = self.looks.host(row.host, patience=0)
-        domain = self._domain(row)
         allocations = {volume.path: volume.allocation for volume in source.volumes(row.host.pool)}
         direct = self.settings.transfer != "stream" and chosen.peer_uri
         own = row.shutdown_timeout
@@ -74,84 +82,82 @@ class Service:
             selection,
             disks,
             allocations,
-            running=domain.state is PowerState.RUNNING,
+            xml=move.machine.inactive_xml,
+            running=move.machine.state is PowerState.RUNNING,
             way="host to host" if direct else "through the worker",
             shutdown_timeout=self.settings.shutdown_timeout if own is None else own,
             bandwidth=self.settings.bandwidth,
         )
 
     def _submit(self, name: str, flavor: str | None, host: str | None, on_crash: OnCrash | None) -> Submitted:
-        with self.database.read() as tx:
-            row, new, target = self._checked(tx, name, flavor, host)
-            tx.quotas.would_fit(row.project_id, row.flavor, new, self.settings.quota)
-        selection = self._select(row, new, target)
-        action = "resize" if flavor else "migrate"
-        try:
-            with self.database.write(point="job.submit") as tx:
-                # Checked again: what was looked at outside the transaction may have changed.
-                row, new, _target = self._checked(tx, name, flavor, host, lock=True)
-                submitted = self._open_migration(tx, row, new, target, selection, on_crash=self._policy(on_crash))
-        except DBDuplicateEntry:
-            raise Conflict(f"Cannot '{action}' instance {name}: another request was faster.") from None
-        return submitted
-
-    def _checked(
-        self, tx: Transaction, name: str, flavor: str | None, host: str | None, *, lock: bool = False
-    ) -> tuple[Instance, Flavor, Host | None]:
-        row = tx.instances.get(name, lock=lock)
-        new = tx.flavors.get(flavor) if flavor else row.flavor
-        target = tx.hosts.get(host) if host else None
-        action = "resize" if flavor else "migrate"
-        rules.not_locked(row)
-        rules.idle(row, action)
-        rules.resizable_state(row, action)
-        if job := tx.jobs.busy(row.id):
-            raise Conflict(
-                f"Cannot '{action}' instance {row.name}: job {job.flow} of {job.migration_id[:8]} is not done."
+        seen = self._examined(name, flavor, host)
+        selection = self._choose(seen)
+        with self._one_winner(name), self.database.write(point="job.submit") as tx:
+            # Checked again: what was looked at outside the transaction may have changed.
+            move = replace(self._move(tx, name, flavor, host, lock=True), domain=seen.domain)
+            rules.check(move, RULES)
+            return self._open_migration(
+                tx, move.instance, move.new, move.target, selection, on_crash=self._policy(on_crash)
             )
-        if flavor:
-            rules.flavor_differs(row.flavor, new)
-            rules.root_not_smaller(row.flavor, new)
-            rules.ephemeral_not_smaller(row.flavor, new)
-        elif target is not None and target.id == row.host_id:
-            raise RuleError(f"Instance {row.name} is on host {target.name} already; choose another one.")
-        return row, new, target
 
-    def _select(self, row: Instance, new: Flavor, target: Host | None) -> Selection:
-        """The scheduler's choice now, with a look whether the machine and the host really fit."""
-        domain = self._domain(row)
-        rules.movable(domain)
-        rules.definable(domain, new)
+    def _examined(self, name: str, flavor: str | None, host: str | None) -> Move:
+        """A request that satisfies the rules, with a look at the machine. Raises the first rule's error."""
         with self.database.read() as tx:
-            hosts = tx.hosts.list()
-            bridges = [port.bridge for port in tx.instances.get(row.id).ports]
-        fleet = snapshot(self.looks, hosts)
-        request = request_for(
-            row.flavor,
-            new,
-            row.host_id,
-            target_id=target.id if target else None,
-            same_host_allowed=self.settings.allow_resize_to_same_host,
-        )
-        while True:
-            selection = select(fleet, request)
-            chosen = next(host for host in hosts if host.id == selection.host.id)
-            reason = why_unfit(self.looks, row.id, row.host, chosen, bridges)
-            if reason is None:
-                return selection
-            fleet = [replace(host, away=reason) if host.id == chosen.id else host for host in fleet]
-
-    def _domain(self, row: Instance) -> DomainFacts:
+            move = self._move(tx, name, flavor, host)
+        rules.check(move, BEFORE_LOOKING)
+        row = move.instance
         try:
-            domain = self.looks.host(row.host, patience=0).domain(row.id)
+            move = replace(move, domain=self.looks.host(row.host, patience=0).domain(row.id))
         except HostAway as error:
-            raise Conflict(f"The instance's {error}. Nothing was changed; try again when it is back.") from None
-        if domain is None:
-            raise Conflict(
-                f"Host {row.host.name} has no domain {row.name} ({row.id}) any more; `resizeflow instance remove "
-                f"{row.name}` forgets it."
-            )
-        return domain
+            move = replace(move, away=str(error))
+        rules.check(move, RULES)
+        return move
+
+    def _move(self, tx: Transaction, name: str, flavor: str | None, host: str | None, *, lock: bool = False) -> Move:
+        """What the records say about a request. Raises InstanceNotFound."""
+        row = tx.instances.get(name, lock=lock)
+        new = row.flavor if flavor is None else tx.flavors.find(flavor)
+        return Move(
+            action="migrate" if flavor is None else "resize",
+            instance=row,
+            job=tx.jobs.busy(row.id),
+            flavor_name=flavor,
+            flavor=new,
+            host_name=host,
+            target=None if host is None else tx.hosts.find(host),
+            same_host_allowed=self.settings.allow_resize_to_same_host,
+            over_quota=self._over_quota(tx, row, new or row.flavor),
+        )
+
+    def _over_quota(self, tx: Transaction, row: Instance, new: Flavor) -> OverQuota | None:
+        try:
+            tx.quotas.would_fit(row.project_id, row.flavor, new, self.settings.quota)
+        except OverQuota as error:
+            return error
+        return None
+
+    @contextmanager
+    def _one_winner(self, name: str) -> Iterator[None]:
+        """What a rule allowed a moment ago and a transaction refuses was changed in between: of requests at once one
+        is accepted, the others get InstanceUpdateConflict."""
+        try:
+            yield
+        except Conflict as error:
+            raise InstanceUpdateConflict(f"Another request was faster: {error}") from None
+        except DBDuplicateEntry:
+            raise InstanceUpdateConflict(
+                f"Another request for instance {name} was faster; `resizeflow migration list` shows it."
+            ) from None
+
+    def _choose(self, move: Move) -> Selection:
+        """The scheduler's choice now. Raises NoValidHost, ServiceUnavailable."""
+        target_id = move.target.id if move.target else None
+        try:
+            return choose(self.database, self.looks, move.instance.id, move.new, target_id)
+        except HostAway as error:
+            # The machine's own: it has gone since the rules were asked.
+            rules.check(replace(move, away=str(error)), RULES)
+            raise
 
     def _policy(self, on_crash: OnCrash | None) -> OnCrash:
         return on_crash or OnCrash(self.settings.on_crash)
@@ -200,28 +206,54 @@ class Service:
 
     def confirm(self, instance: str) -> Submitted:
         """Accepts the confirm of a finished resize: it is kept, the way back is removed."""
-        return self._decide(instance, "confirm", MigrationStatus.CONFIRMING, None, OnCrash.RESUME)
+        return self._decide(instance, CONFIRM, OnCrash.RESUME)
 
-    def revert(self, instance: str, *, on_crash: OnCrash | None = None) -> Submitted:
-        """Accepts the revert of a finished resize: the machine goes back, what it wrote since is discarded."""
-        reverting, task_state = MigrationStatus.REVERTING, TaskState.RESIZE_REVERTING
-        return self._decide(instance, "revert", reverting, task_state, self._policy(on_crash))
+    def revert(self, instance: str, *, on_crash: OnCrash | None = None, discard_writes: bool = False) -> Submitted:
+        """Accepts the revert of a finished resize: the machine goes back, what it wrote since is discarded. With
+        `discard_writes` also of one that is past its pivot and cannot finish."""
+        with self.database.read() as tx:
+            migration = tx.migrations.open_for(tx.instances.get(instance).id)
+        if discard_writes and migration is not None and migration.status is MigrationStatus.POST_MIGRATING:
+            return self._give_up(instance, self._policy(on_crash))
+        return self._decide(instance, REVERT, self._policy(on_crash))
 
-    def _decide(
-        self, name: str, action: str, status: MigrationStatus, task_state: TaskState | None, on_crash: OnCrash
-    ) -> Submitted:
+    def _give_up(self, name: str, on_crash: OnCrash) -> Submitted:
+        with self.database.read() as tx:
+            stuck = undecidable(tx, name)
+        answers_or_is_fenced(stuck, *self._destination_of(stuck.resize))
+        with self._one_winner(name), self.database.write(point="job.submit") as tx:
+            give_up(tx, name)
+            job = decide(tx, name, REVERT, on_crash)
+            return Submitted(job.migration_id, job.id)
+
+    def _destination_of(self, migration: Migration) -> tuple[Host, str | None]:
+        """Where a migration goes, and why that host does not answer."""
+        host = destination(migration)
         try:
-            with self.database.write(point="job.submit") as tx:
-                row = tx.instances.get(name, lock=True)
-                rules.not_locked(row)
-                migration = rules.to_decide(row, tx.migrations.open_for(row.id), action)
-                migration.status = status
-                row.task_state = task_state
-                job = tx.jobs.create(str(uuid.uuid4()), migration.id, row.id, f"{action}_v1", on_crash)
-                tx.events.add(migration.id, "state", f"{action} accepted, status {status}")
-                return Submitted(migration.id, job.id)
-        except DBDuplicateEntry:
-            raise Conflict(f"Cannot '{action}' instance {name}: another request was faster.") from None
+            self.looks.host(host, patience=0).facts()
+        except HostAway as error:
+            return host, str(error)
+        return host, None
+
+    def remove(self, instance: str) -> Submitted | None:
+        """Forgets a machine; its domain and disks stay as they are. A finished resize is confirmed first, as by Nova's
+        delete in VERIFY_RESIZE: that is a job. Else it is forgotten when this returns None."""
+        with self.database.read() as tx:
+            migration = tx.migrations.open_for(tx.instances.get(instance).id)
+        if migration is not None and migration.status is MigrationStatus.FINISHED:
+            return self._decide(instance, REMOVE, OnCrash.RESUME)
+        with self.database.write() as tx:
+            row = tx.instances.get(instance, lock=True)
+            rules.check(Decision("remove", row, tx.jobs.busy(row.id), tx.migrations.open_for(row.id)), REMOVING)
+            forget(tx, row)
+        return None
+
+    def _decide(self, name: str, way: Way, on_crash: OnCrash) -> Submitted:
+        with self.database.read() as tx:
+            decidable(tx, name, way)
+        with self._one_winner(name), self.database.write(point="job.submit") as tx:
+            job = decide(tx, name, way, on_crash)
+            return Submitted(job.migration_id, job.id)
 
     # --- jobs in flight ----------------------------------------------------------------------------------
 
@@ -240,12 +272,15 @@ class Service:
         """Turns a job back: everything it did is undone. Refused after its point of no return."""
         with self.database.write(point="job.rollback") as tx:
             job = self._unfinished(tx, migration)
-            if job.flow in ("confirm_v1", "settle_v1"):
-                raise Conflict(f"A {job.flow.removesuffix('_v1')} only goes forward; `resizeflow migration resume` it.")
+            if job.flow in ONLY_FORWARD:
+                raise InvalidMigrationState(
+                    f"A {job.flow.removesuffix('_v1')} only goes forward; `resizeflow migration resume` it."
+                )
             if not tx.jobs.turn_back(job.id):
-                raise Conflict(
+                raise InvalidMigrationState(
                     "The machine has run on its destination since, its disks there hold data that exists nowhere "
-                    "else: this can only go forward. Let it finish (`resizeflow migration resume`), then revert."
+                    "else: this can only go forward. Let it finish (`resizeflow migration resume`), then revert; a "
+                    "resize that cannot finish is given up with `resizeflow revert --discard-writes`."
                 )
             tx.jobs.requeue(job.id)
             tx.events.add(job.migration_id, "command", "rollback was asked for, direction back")
@@ -255,7 +290,9 @@ class Service:
         row = tx.migrations.get(migration)
         job = tx.jobs.unfinished(row.id)
         if job is None:
-            raise Conflict(f"Migration {row.id[:8]} is {row.status}: no job of it is left to resume or roll back.")
+            raise InvalidMigrationState(
+                f"Migration {row.id[:8]} is {row.status}: no job of it is left to resume or roll back."
+            )
         return job
 
     def needs_somebody(self, job: Job) -> bool:

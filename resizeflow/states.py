@@ -23,6 +23,9 @@ class TaskState(enum.StrEnum):
     RESIZE_FINISH = "resize_finish"
     RESIZE_REVERTING = "resize_reverting"
     RESIZE_CONFIRMING = "resize_confirming"
+    """Never set: a confirm shows in the migration's status alone (so it does in Nova)."""
+    DELETING = "deleting"
+    """A finished resize is confirmed, then the machine is forgotten."""
 
 
 class MigrationStatus(enum.StrEnum):
@@ -41,6 +44,8 @@ class MigrationStatus(enum.StrEnum):
 
 TERMINAL = frozenset({MigrationStatus.CONFIRMED, MigrationStatus.REVERTED, MigrationStatus.ERROR})
 """A migration in one of these is history: it holds nothing and no job of it is left."""
+UNDECIDED = frozenset({MigrationStatus.FINISHED, MigrationStatus.CONFIRMING, MigrationStatus.REVERTING})
+"""Finished, neither confirmed nor reverted: old and new size are both paid for."""
 
 
 class Direction(enum.StrEnum):

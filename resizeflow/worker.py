@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import threading
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -15,6 +16,7 @@ from taskflow import engines, states
 from taskflow import exceptions as taskflow_exc
 
 from resizeflow import flows
+from resizeflow.auto_confirm import queue_confirms
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
 from resizeflow.gate import Connections, Gate, Looks
@@ -24,6 +26,7 @@ from resizeflow.persistence.database import AWAY, Database, away, in_short
 from resizeflow.persistence.flow_store import ENDED, FlowStore
 from resizeflow.persistence.job_board import POLL, BoardJob, DatabaseJobBoard
 from resizeflow.persistence.models import Job
+from resizeflow.postman import Postman, forget_old
 from resizeflow.settlement import queue_settlements
 from resizeflow.states import Direction, JobState
 from resizeflow.world import World
@@ -33,8 +36,8 @@ SOON = 0.2
 """Seconds between two looks whether a job of ours has ended, or whether we are to stop."""
 PUT_DOWN_TRIES = 60
 """How often a job is put down again while the database is away, a second between; then its lease is left to end."""
-SETTLE_EVERY = 10.0
-"""Seconds between two looks at hosts that have debts."""
+CHORES_EVERY = 10.0
+"""Seconds between two looks at what nobody asks for: hosts that have debts, resizes that nobody decides."""
 TASKS = {name: tuple(task.__name__ for task in tasks) for name, tasks in flows.TASKS.items()}
 
 
@@ -62,14 +65,25 @@ class Worker:
         self._leases: dict[str, Lease] = {}
         self._closing = threading.Event()
         self._renewer = threading.Thread(target=self._keep_leases, name="lease renewer", daemon=True)
+        self._postman = self._make_postman()
 
     def __enter__(self) -> Worker:
         self._renewer.start()
+        if self._postman is not None:
+            self._postman.start()
         return self
+
+    def _make_postman(self) -> Postman | None:
+        settings = self.settings.notifications
+        if settings.transport_url is None:
+            return None
+        return Postman(self.database, settings, self.clock, self.name, self.settings.lease_seconds)
 
     def __exit__(self, *_exc: object) -> None:
         self._closing.set()
         self._renewer.join()
+        if self._postman is not None:
+            self._postman.close()
         self.connections.close()
         with contextlib.suppress(*AWAY), self.database.write() as tx:
             tx.jobs.worker_gone(self.name)
@@ -80,8 +94,8 @@ class Worker:
         """Runs up to `jobs` jobs at once until stopped. What is not expected here ends the worker: its jobs are
         handed over, and whoever started it starts it again."""
         running: dict[str, Future[bool]] = {}
-        settler = threading.Thread(target=self._settle, name="settler", daemon=True)
-        settler.start()
+        chores = threading.Thread(target=self._do_chores, name="chores", daemon=True)
+        chores.start()
         with ThreadPoolExecutor(jobs, thread_name_prefix="job") as pool:
             try:
                 while not self.stop.is_set():
@@ -96,7 +110,7 @@ class Worker:
                     self._rest(running, pause)
             finally:
                 self.stop.set()
-        settler.join(SOON)
+        chores.join(SOON)
 
     def _look_at_the_board(self) -> tuple[list[str], float]:
         """The jobs that can be taken now, and how long to wait until the next look."""
@@ -120,21 +134,33 @@ class Worker:
             if _reap(running):
                 return
 
-    def _settle(self) -> None:
-        """Beside the jobs: a host that hangs must not keep the worker from taking over what dead workers held."""
-        looks = Looks(self.connections, self.settings, self.clock)
+    def _do_chores(self) -> None:
+        """Beside the jobs: a host that hangs must not keep the worker from taking over what dead workers held. A chore
+        that fails keeps the others from nothing."""
+        chores = self._chores()
         while not self.stop.is_set():
-            try:
-                queue_settlements(self.database, looks)
-            except AWAY as error:
-                LOG.warning("The database does not answer: %s", in_short(error))
-            except Exception:
-                LOG.exception("Debts could not be looked at")
-            self.stop.wait(SETTLE_EVERY)
+            for name, chore in chores.items():
+                try:
+                    chore()
+                except AWAY as error:
+                    LOG.warning("The database does not answer: %s", in_short(error))
+                except Exception:
+                    LOG.exception("%s could not be looked at", name)
+            self.stop.wait(CHORES_EVERY)
+
+    def _chores(self) -> Mapping[str, Callable[[], object]]:
+        """What is queued without anybody asking for it."""
+        looks = Looks(self.connections, self.settings, self.clock)
+        return {
+            "Debts": lambda: queue_settlements(self.database, looks),
+            "Undecided resizes": lambda: queue_confirms(self.database, looks, self.settings),
+            "Old notifications": lambda: forget_old(self.database, self.settings.notifications, self.clock),
+        }
 
     def drain(self) -> int:
         """Runs, one after the other, every job that can be taken now; how many there were."""
-        queue_settlements(self.database, Looks(self.connections, self.settings, self.clock))
+        for chore in self._chores().values():
+            chore()
         done = 0
         while ready := self._takeable():
             ran = sum(self.take_and_run(job_id) for job_id in ready)

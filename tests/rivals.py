@@ -18,7 +18,7 @@ from resizeflow.service import Submitted
 WAITING = sa.text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 )
-PATIENCE = 60.0
+PATIENCE = 240.0
 """Seconds after which a thread that should have got its lock counts as stuck."""
 
 

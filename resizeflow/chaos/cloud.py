@@ -18,7 +18,9 @@ import sqlalchemy as sa
 from resizeflow import config
 from resizeflow.chaos.child import Child
 from resizeflow.clock import Clock
+from resizeflow.drivers.simulator.disks import swap_word
 from resizeflow.drivers.simulator.world import SimulatedWorld
+from resizeflow.drivers.swap import Swap
 from resizeflow.gate import Connections
 from resizeflow.inventory import Inventory
 from resizeflow.persistence import schema
@@ -39,14 +41,18 @@ HISTORY = frozenset(
         "atom_details",
         "workers",
         "stream_segments",
+        "notifications",
+        "postman",
         "alembic_version",
     }
 )
 """Tables that tell what happened; all others tell what is, and are as before after a rollback."""
 CHILD_SECONDS = 120.0
 """When a run in a child counts as hanging."""
+SWAP, SWAP_UUID = "vdx", "6f1e2d3c-0000-4000-8000-00000000005a"
+CONFIG_DRIVE = "sda"
 _templates: dict[int, Path] = {}
-DEFAULT_SECTION = {"transfer", "shutdown_timeout", "bandwidth"}
+DEFAULT_SECTION = {"transfer", "shutdown_timeout", "bandwidth", "resize_confirm_window"}
 
 
 class FastClock(Clock):
@@ -79,22 +85,53 @@ class Cloud:
         self.connections = Connections()
         self.uuid = ""
 
-    def build(self, *, running: bool = True, disks: tuple[str, ...] = ("vda",), disk_format: str = "qcow2") -> Cloud:
-        """Two hosts, the adopted machine `web` on h1, and a larger flavor `big`."""
+    def build(
+        self,
+        *,
+        running: bool = True,
+        disks: tuple[str, ...] = ("vda",),
+        disk_format: str = "qcow2",
+        swap_mb: tuple[int, int] = (0, 0),
+        config_drive: bool = False,
+    ) -> Cloud:
+        """Two hosts, the adopted machine `web` on h1, and a larger flavor `big`. `swap_mb` is the machine's swap, on
+        SWAP, and the flavor's."""
         self.world.create()
         for host in ("h1", "h2"):
             self.world.add_host(host, vcpus=8, memory_mb=16384, pool_gb=100)
+        now, big = swap_mb
+        devices = self._swap_disk(now) if now else ""
+        devices += self._config_drive() if config_drive else ""
+        sizes = dict.fromkeys(disks, 1)
         self.uuid = self.world.create_guest(
-            "h1", "web", 1, 512, dict.fromkeys(disks, 1), running=running, disk_format=disk_format
+            "h1", "web", 1, 512, sizes, running=running, disk_format=disk_format, devices=devices
         )
         if not self._given_database:
             self._make_database()
         for host in ("h1", "h2"):
             uri = self.world.uri(host)
             self.inventory.add_host(host, uri, peer_uri=uri, data_uri="tcp://198.51.100.12")
-        self.inventory.adopt("h1", "web")
-        self.inventory.create_flavor("big", vcpus=2, memory_mb=1024, root_gb=2, ephemeral_gb=len(disks) - 1)
+        self.inventory.adopt("h1", "web", swap=SWAP if now else None)
+        self.inventory.create_flavor(
+            "big", vcpus=2, memory_mb=1024, root_gb=2, ephemeral_gb=len(disks) - 1, swap_mb=big
+        )
         return self
+
+    def _swap_disk(self, megabytes: int) -> str:
+        size = megabytes * 2**20
+        content = swap_word(Swap(SWAP_UUID, size, "swap"))
+        path = self.world.create_volume("h1", f"web-{SWAP}.raw", size, content, written=size)
+        return (
+            f"<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{path}'/>"
+            f"<target dev='{SWAP}' bus='virtio'/></disk>"
+        )
+
+    def _config_drive(self) -> str:
+        path = self.world.create_volume("h1", "web-config.iso", 2**19, "config", written=2**19)
+        return (
+            f"<disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='{path}'/>"
+            f"<target dev='{CONFIG_DRIVE}' bus='sata'/><readonly/></disk>"
+        )
 
     def _make_database(self) -> None:
         """A copy of one that was upgraded once in this process: migrations take longer than most tests."""
@@ -110,7 +147,7 @@ class Cloud:
     @cached_property
     def database(self) -> Database:
         """Its engine stays in forked children, with the statements that it has compiled."""
-        return Database(self.settings.connection)
+        return Database(self.settings.connection, notifications=self.settings.notifications)
 
     @property
     def service(self) -> Service:

@@ -12,6 +12,7 @@ from typing import Any
 from resizeflow.chaos.case import Case
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.chaos.scenarios import SCENARIOS, Scenario
+from resizeflow.chaos.told import is_told_right, numbers_of, told_of
 from resizeflow.chaos.watched import Call
 from resizeflow.doctor import Doctor
 from resizeflow.drivers.simulator.effects import Cause, LoggedEffect
@@ -64,7 +65,7 @@ class Evidence:
     @property
     def target(self) -> str | None:
         """The host that it takes the machine to; None where it stays, and the same host's disks change."""
-        if self.scenario.operation == "confirm" or self.scenario.host == "h1":
+        if self.scenario.operation in ("confirm", "remove") or self.scenario.host == "h1":
             return None
         return "h1" if self.scenario.operation == "revert" else self.scenario.host
 
@@ -209,6 +210,18 @@ def effects_are_bounded(evidence: Evidence) -> Iterator[str]:
             yield f"{' '.join(kind)}: {count} times, where an undisturbed run has {usual[kind]}"
 
 
+def told_in_order(evidence: Evidence) -> Iterator[str]:
+    """Others were told of every phase that it began once and ended once, in order, with numbers without a gap."""
+    cloud, operation = evidence.cloud, evidence.scenario.operation
+    with cloud.database.read() as tx:
+        told = told_of(tx, evidence.job.migration_id, evidence.job.job_id)
+        numbers = numbers_of(tx, evidence.row.instance_id)
+    if not is_told_right(operation, told, went_back=evidence.went_back):
+        yield f"others were told: {told}"
+    if numbers != [(number, number) for number in range(1, len(numbers) + 1)]:
+        yield f"what others were told is numbered {numbers}"
+
+
 def _kind(effect: LoggedEffect) -> tuple[str, str, str]:
     return effect.host, effect.method, effect.subject
 
@@ -224,6 +237,7 @@ RULES: tuple[Callable[[Evidence], Iterator[str]], ...] = (
     epochs_grow,
     seen_before_deleted,
     effects_are_bounded,
+    told_in_order,
 )
 
 

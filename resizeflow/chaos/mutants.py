@@ -23,6 +23,7 @@ from resizeflow.persistence.events import Events
 from resizeflow.persistence.flow_store import FlowConnection
 from resizeflow.persistence.jobs import Jobs
 from resizeflow.persistence.models import Job, Migration
+from resizeflow.persistence.outbox import Outbox
 from resizeflow.persistence.quotas import Quotas
 from resizeflow.persistence.unit_of_work import UnitOfWork
 from resizeflow.tasks import disks
@@ -255,6 +256,23 @@ def rows_outside_the_transaction() -> None:
         return answer
 
     _replace(FlowConnection, "update_atom_details", written_later)
+
+
+@_mutant("resize kills")
+def told_outside_the_transaction() -> None:
+    """Others are told of a task after the commit of its success."""
+    honest, flush = FlowConnection.update_atom_details, Outbox.flush
+
+    def told_later(connection: Any, detail: Any) -> Any:
+        kept: list[Any] = []
+        with _instead(Outbox, "flush", lambda outbox: kept.extend(outbox._new)):
+            answer = honest(connection, detail)
+        with connection._database.write() as tx:
+            tx.outbox._new = kept
+            flush(tx.outbox)
+        return answer
+
+    _replace(FlowConnection, "update_atom_details", told_later)
 
 
 # --- how a fault is seeded -------------------------------------------------------------------------------

@@ -15,14 +15,17 @@ DISKS = ("vda", "vdb")
 
 @dataclass(frozen=True)
 class Scenario:
-    """An operation on the machine `web` on host h1. `resize` and `migrate` go to `host`; `confirm` and `revert`
-    decide a resize that went there."""
+    """An operation on the machine `web` on host h1. `resize` and `migrate` go to `host`; `confirm`, `remove` and
+    `revert` decide a resize that went there."""
 
     operation: str
     host: str = "h2"
     running: bool = True
     transfer: str = "auto"
     disks: tuple[str, ...] = DISKS
+    swap_mb: tuple[int, int] = (0, 0)
+    """The machine's swap, and that of the flavor it is resized to."""
+    config_drive: bool = False
 
     def cloud(self, folder: Path) -> Cloud:
         """The scenario's cloud in a folder, not yet built."""
@@ -31,9 +34,9 @@ class Scenario:
     def build(self, cloud: Cloud) -> None:
         """Brings hosts and machine to the moment before the operation is asked for. The machine starts with its host,
         so that one that reboots would run it, if it could."""
-        cloud.build(running=self.running, disks=self.disks)
+        cloud.build(running=self.running, disks=self.disks, swap_mb=self.swap_mb, config_drive=self.config_drive)
         cloud.world.set_domain("h1", cloud.uuid, autostart=self.running)
-        if self.operation in ("confirm", "revert"):
+        if self.operation in ("confirm", "remove", "revert"):
             job = cloud.service.resize("web", "big", host=self.host)
             if cloud.run(job) is not JobState.DONE:
                 raise RuntimeError(f"the resize to be decided did not finish:\n{cloud.story(job)}")
@@ -44,6 +47,11 @@ class Scenario:
             return cloud.service.resize("web", "big", host=self.host)
         if self.operation == "migrate":
             return cloud.service.migrate("web", host=self.host)
+        if self.operation == "remove":
+            job = cloud.service.remove("web")
+            if job is None:
+                raise RuntimeError("the machine was forgotten although its resize was to be confirmed first")
+            return job
         return cloud.service.confirm("web") if self.operation == "confirm" else cloud.service.revert("web")
 
 
@@ -62,9 +70,16 @@ SCENARIOS: Mapping[str, Scenario] = {
     "confirm-stopped": Scenario("confirm", running=False),
     "confirm-same-host": Scenario("confirm", host="h1"),
     "confirm-same-host-stopped": Scenario("confirm", host="h1", running=False),
+    "remove": Scenario("remove"),
     "revert": Scenario("revert"),
     "revert-stopped": Scenario("revert", running=False),
     "revert-same-host": Scenario("revert", host="h1"),
     "revert-same-host-stopped": Scenario("revert", host="h1", running=False),
+    "resize-swap": Scenario("resize", disks=("vda",), swap_mb=(64, 128), config_drive=True),
+    "resize-same-host-swap-added": Scenario("resize", host="h1", running=False, disks=("vda",), swap_mb=(0, 64)),
+    "confirm-same-host-swap": Scenario(
+        "confirm", host="h1", running=False, disks=("vda",), swap_mb=(64, 128), config_drive=True
+    ),
+    "revert-swap-removed": Scenario("revert", running=False, disks=("vda",), swap_mb=(64, 0), config_drive=True),
     SMALL: Scenario("resize", running=False, disks=("vda",)),
 }

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from resizeflow.commands.base import Command, Lines, Lister, Maybe, Moment, ShortId, ShowOne, one, table
-from resizeflow.errors import Conflict, RuleError
+from resizeflow.errors import Conflict
 
 if TYPE_CHECKING:
     from resizeflow.persistence.models import Host
@@ -50,6 +50,9 @@ def details_of(tx: Transaction, host: Host) -> dict[str, Any]:
         "peer_uri": Maybe(host.peer_uri),
         "data_uri": Maybe(host.data_uri),
         "pool": host.pool,
+        "availability_zone": Maybe(tx.aggregates.zones().get(host.id)),
+        "aggregates": Lines([row.name for row in tx.aggregates.list() if host.id in {m.host_id for m in row.members}]),
+        "traits": Lines(host.traits),
         "max_moves": host.max_moves,
         "vcpus": host.vcpus,
         "used_vcpus": host.used_vcpus,
@@ -103,6 +106,7 @@ resizeflow host add h2 qemu+ssh://root@h2.example.org/system --pool images --cpu
         )
         parser.add_argument("--peer-uri", metavar="URI", help="libvirt URI by which other hosts reach it")
         parser.add_argument("--data-uri", metavar="URI", help="where it takes a transfer's data, as tcp://10.0.0.2")
+        parser.add_argument("--trait", action="append", default=[], metavar="T", help="that it has (repeatable)")
         _limits(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
@@ -112,6 +116,7 @@ resizeflow host add h2 qemu+ssh://root@h2.example.org/system --pool images --cpu
             pool=parsed_args.pool,
             peer_uri=parsed_args.peer_uri,
             data_uri=parsed_args.data_uri,
+            traits=parsed_args.trait,
             **_given(parsed_args, *LIMITS, "reserved_memory_mb", "max_moves"),
         )
         with self.backend.database.read() as tx:
@@ -160,6 +165,7 @@ class HostSet(ShowOne):
     example = """
 resizeflow host set h1 --disable --reason "new disks on Tuesday"
 resizeflow host set h1 --fenced
+resizeflow host set h1 --trait CUSTOM_SSD
 """
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -173,12 +179,18 @@ resizeflow host set h1 --fenced
         fence.add_argument("--not-fenced", dest="fenced", action="store_false", default=None)
         parser.add_argument("--peer-uri", metavar="URI", help="libvirt URI by which other hosts reach it")
         parser.add_argument("--data-uri", metavar="URI", help="where it takes a transfer's data")
+        parser.add_argument("--trait", action="append", default=[], metavar="T", help="that it has (repeatable)")
+        parser.add_argument("--no-trait", action="append", default=[], metavar="T", help="that it has no more")
         _limits(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
         names = ("enabled", "disabled_reason", "peer_uri", "data_uri", *LIMITS, "reserved_memory_mb", "max_moves")
         host = self.backend.inventory.set_host(
-            parsed_args.host, fenced=parsed_args.fenced, **_given(parsed_args, *names)
+            parsed_args.host,
+            fenced=parsed_args.fenced,
+            traits=parsed_args.trait,
+            no_traits=parsed_args.no_trait,
+            **_given(parsed_args, *names),
         )
         with self.backend.database.read() as tx:
             return one(details_of(tx, tx.hosts.get(host.id)))
@@ -188,44 +200,38 @@ class HostDrain(Lister):
     """Move every machine off a host.
 
     The host is disabled, and a cold migration of each machine on it is submitted; workers carry them
-    out. What is refused (a locked machine, no room elsewhere) is shown with its reason and stays: the
-    command then ends with exit code 4. Confirm the migrations to free the host's disks.
+    out. Machines that are moving away already are listed, and not submitted again: an interrupted drain
+    is simply begun again. What is refused (a locked machine, no room elsewhere) is shown with its reason
+    and stays: the command then ends with exit code 4. Confirm the migrations to free the host's disks.
     """
 
     example = """
 resizeflow host drain h1
-resizeflow migration list
+resizeflow migration list --open
 """
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("host", help="its name or UUID")
-        parser.add_argument("--reason", default="draining", metavar="TEXT", help="why (default: %(default)s)")
+        parser.add_argument("--reason", metavar="TEXT", help="why (default: as it is disabled for, or draining)")
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         super().run(parsed_args)
-        if self._refused:
-            raise Conflict(f"{self._refused} of {self._total} machines stay on host {parsed_args.host}.")
+        stay = sum(fate.stays for fate in self._fates)
+        if stay:
+            raise Conflict(f"{stay} of {len(self._fates)} machines stay on host {parsed_args.host}.")
         return 0
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        from resizeflow.gate import HostAway  # noqa: PLC0415 - not needed for help
+        from resizeflow.drain import drain  # noqa: PLC0415 - not needed for help
 
-        host = self.backend.inventory.set_host(parsed_args.host, enabled=False, disabled_reason=parsed_args.reason)
+        self._fates = drain(self.backend.inventory, self.backend.service, parsed_args.host, parsed_args.reason)
         with self.backend.database.read() as tx:
-            machines = [row.name for row in tx.instances.list() if row.host_id == host.id]
-        rows: list[tuple[Any, ...]] = []
-        self._total, self._refused = len(machines), 0
-        for name in machines:
-            try:
-                submitted = self.backend.service.migrate(name)
-                rows.append((name, ShortId(submitted.migration_id), "submitted"))
-            except (RuleError, HostAway) as error:
-                self._refused += 1
-                rows.append((name, Maybe(None), f"refused: {error}"))
-        with self.backend.database.read() as tx:
-            if len(rows) > self._refused and not tx.jobs.workers():
+            if any(fate.result == "submitted" for fate in self._fates) and not tx.jobs.workers():
                 self.app.stderr.write("No worker is up: `resizeflow worker` carries them out.\n")
-        return ("instance", "migration", "result"), rows
+        return ("instance", "migration", "result"), [
+            (fate.instance, ShortId(fate.migration_id) if fate.migration_id else Maybe(None), fate.result)
+            for fate in self._fates
+        ]
 
 
 class HostRemove(Command):

@@ -6,12 +6,14 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from resizeflow.commands.base import Command, Lines, Lister, Maybe, Moment, ShortId, ShowOne, one, table
+from resizeflow.commands.moving import Acting
 
 if TYPE_CHECKING:
     from resizeflow.persistence.models import Instance
     from resizeflow.persistence.transaction import Transaction
 
 COLUMNS = ("name", "id", "project", "host", "flavor", "vm_state", "task_state", "locked")
+SETTABLE = frozenset({"shutdown_timeout", "group_name", "availability_zone"})
 
 
 def row_of(instance: Instance) -> dict[str, Any]:
@@ -46,6 +48,8 @@ def details_of(tx: Transaction, instance: Instance) -> dict[str, Any]:
         "migration": Maybe(migration.id if migration else None),
         "migration_status": Maybe(str(migration.status) if migration else None),
         "shutdown_timeout": Maybe(instance.shutdown_timeout),
+        "availability_zone": Maybe(instance.availability_zone),
+        "group": Maybe(instance.group_name),
         "created_at": Moment(instance.created_at),
         "launched_at": Moment(instance.launched_at),
     }
@@ -65,9 +69,12 @@ class InstanceAdopt(ShowOne):
         parser.add_argument("host", help="a managed host, by name or UUID")
         parser.add_argument("domain", help="a domain there, by name or UUID")
         parser.add_argument("--project", default="default", help="whose quota it counts for (default: %(default)s)")
+        parser.add_argument("--swap", metavar="DEVICE", help="the disk that is swap space (vdb): never copied")
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-        adopted = self.backend.inventory.adopt(parsed_args.host, parsed_args.domain, project=parsed_args.project)
+        adopted = self.backend.inventory.adopt(
+            parsed_args.host, parsed_args.domain, project=parsed_args.project, swap=parsed_args.swap
+        )
         with self.backend.database.read() as tx:
             return one(details_of(tx, tx.instances.get(adopted.id)))
 
@@ -101,8 +108,41 @@ class InstanceShow(ShowOne):
             return one(details_of(tx, tx.instances.get(parsed_args.instance)))
 
 
+class InstanceSet(ShowOne):
+    """Change what a machine's moves depend on.
+
+    Its own shutdown timeout holds wherever it is shut down: by a resize, and on the destination by a
+    revert. Group and zone are obeyed by the scheduler; they can be changed between two moves.
+    """
+
+    example = """
+resizeflow instance set db-1 --shutdown-timeout 300
+resizeflow instance set web-2 --group web --no-availability-zone
+"""
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("instance", help="its name or UUID")
+        timeout = "how long it may take to shut down cleanly, else it is powered off"
+        _either(parser, "shutdown-timeout", timeout, dest="shutdown_timeout", metavar="SECONDS", type=float)
+        _either(parser, "group", "the server group that it is a member of", dest="group_name", metavar="G")
+        _either(parser, "availability-zone", "the zone that it stays in", dest="availability_zone", metavar="Z")
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+        changes = {name: value for name, value in vars(parsed_args).items() if name in SETTABLE}
+        changed = self.backend.inventory.set_instance(parsed_args.instance, **changes)
+        with self.backend.database.read() as tx:
+            return one(details_of(tx, tx.instances.get(changed.id)))
+
+
+def _either(parser: argparse.ArgumentParser, option: str, text: str, *, dest: str, **how: Any) -> None:
+    """An option that gives a column a value, and its opposite; what is not asked for is not in the result."""
+    pair = parser.add_mutually_exclusive_group()
+    pair.add_argument(f"--{option}", dest=dest, default=argparse.SUPPRESS, help=text, **how)
+    pair.add_argument(f"--no-{option}", dest=dest, default=argparse.SUPPRESS, action="store_const", const=None)
+
+
 class InstanceLock(Command):
-    """Lock a machine: it is neither resized, confirmed nor reverted until it is unlocked."""
+    """Lock a machine: it is neither resized, confirmed, reverted nor removed until it is unlocked."""
 
     example = "resizeflow instance lock web-1"
     locked = True
@@ -123,18 +163,26 @@ class InstanceUnlock(InstanceLock):
     locked = False
 
 
-class InstanceRemove(Command):
+class InstanceRemove(Acting):
     """Forget a machine.
 
     Its domain and disks stay as they are; its quota and its resources on the host's books
-    are given back. Its past migrations stay in the log.
+    are given back. Its past migrations stay in the log. A machine that is resized is confirmed
+    first, which removes the way back; a resize in flight has to end or to be rolled back before.
     """
 
     example = "resizeflow instance remove web-1"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("instance", help="its name or UUID")
+        super().arguments(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        self.backend.inventory.remove_instance(parsed_args.instance)
-        self.app.stdout.write(f"Instance {parsed_args.instance} is no longer managed; its domain was not touched.\n")
+        submitted = self.backend.service.remove(parsed_args.instance)
+        if submitted is not None:
+            self.see_through(submitted, parsed_args)
+        elif parsed_args.format == "json":
+            self.write_json({"instance": parsed_args.instance, "migration": None, "exit_code": 0})
+        else:
+            name = parsed_args.instance
+            self.app.stdout.write(f"Instance {name} is no longer managed; its domain was not touched.\n")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from resizeflow.commands.base import Command, Lines, Lister, Maybe, Moment, ShortId, ShowOne, one, table
 from resizeflow.commands.moving import Acting
+from resizeflow.commands.verdicts import Verdicts
 from resizeflow.errors import ResizeflowError
 
 if TYPE_CHECKING:
@@ -15,16 +16,38 @@ if TYPE_CHECKING:
     from resizeflow.persistence.models import Event, Job, Migration
     from resizeflow.persistence.transaction import Transaction
 
-COLUMNS = ("id", "instance", "kind", "status", "source", "destination", "old_flavor", "new_flavor", "job", "created_at")
+COLUMNS = (
+    "id",
+    "instance",
+    "kind",
+    "status",
+    "source",
+    "destination",
+    "old_flavor",
+    "new_flavor",
+    "job",
+    "auto_confirm_at",
+    "created_at",
+)
 LOG_COLUMNS = ("seq", "time", "epoch", "worker", "task", "kind", "text")
 ID = "its id, or the beginning of it"
 
 
-def rows_of(tx: Transaction, migrations: Sequence[Migration]) -> list[dict[str, Any]]:
-    """Migrations as they are listed, with their unfinished jobs."""
+def rows_of(tx: Transaction, migrations: Sequence[Migration], window: float = 0.0) -> list[dict[str, Any]]:
+    """Migrations as they are listed, with their unfinished jobs, and when they will be confirmed by themselves."""
+    from resizeflow.auto_confirm import due  # noqa: PLC0415 - SQLAlchemy is not needed for help
+
     jobs = tx.jobs.unfinished_of([migration.id for migration in migrations])
     told = {key: f"{job.flow} {job.state}" for key, job in jobs.items()}
-    return [{**_row_of(migration), "job": Maybe(told.get(migration.id))} for migration in migrations]
+    when = due(tx, window)
+    return [
+        {
+            **_row_of(migration),
+            "job": Maybe(told.get(migration.id)),
+            "auto_confirm_at": Moment(when.get(migration.id)),
+        }
+        for migration in migrations
+    ]
 
 
 def _row_of(migration: Migration) -> dict[str, Any]:
@@ -41,8 +64,10 @@ def _row_of(migration: Migration) -> dict[str, Any]:
     }
 
 
-def details_of(tx: Transaction, migration: Migration) -> dict[str, Any]:
+def details_of(tx: Transaction, migration: Migration, window: float) -> dict[str, Any]:
     """All of it, with its latest job and what is left of it on hosts."""
+    from resizeflow.auto_confirm import due  # noqa: PLC0415 - as above
+
     jobs = tx.jobs.of_migration(migration.id)
     return {
         **_row_of(migration),
@@ -55,14 +80,16 @@ def details_of(tx: Transaction, migration: Migration) -> dict[str, Any]:
         "resumed_at": Moment(migration.resumed_at),
         "downtime_seconds": Maybe(_downtime(migration)),
         "finished_at": Moment(migration.finished_at),
+        "auto_confirm_at": Moment(due(tx, window, migration.id).get(migration.id)),
         "closed_at": Moment(migration.closed_at),
         "source_off_at": Moment(migration.source_off_at),
-        "hosts": Lines(migration.verdicts),
+        "hosts": Verdicts(migration.verdicts),
         "disks": Lines(
             [
                 {
                     "device": disk.device,
-                    "from": disk.source_path,
+                    "role": disk.role,
+                    "from": disk.source_path or None,
                     "to": disk.dest_path,
                     "copied": disk.copied_at is not None,
                 }
@@ -137,7 +164,7 @@ resizeflow migration list --instance web-1 -f json
         with self.backend.database.read() as tx:
             instance = tx.instances.get(parsed_args.instance).id if parsed_args.instance else None
             found = tx.migrations.list(instance, parsed_args.limit, open_only=parsed_args.open)
-            return table(rows_of(tx, found), COLUMNS)
+            return table(rows_of(tx, found, self.backend.settings.resize_confirm_window), COLUMNS)
 
 
 class MigrationShow(ShowOne):
@@ -149,8 +176,9 @@ class MigrationShow(ShowOne):
         parser.add_argument("migration", help=ID)
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+        window = self.backend.settings.resize_confirm_window
         with self.backend.database.read() as tx:
-            return one(details_of(tx, tx.migrations.get(parsed_args.migration)))
+            return one(details_of(tx, tx.migrations.get(parsed_args.migration), window))
 
 
 class MigrationWatch(Command):

@@ -41,17 +41,17 @@ class Acting(Command):
             _, sentence = carry_out(self.backend, submitted, quiet=as_json, rollback_wanted=self.rollback_wanted)
         except ResizeflowError as error:
             if as_json:
-                self._write_json(self._result(submitted) | {"message": str(error), "exit_code": error.exit_code})
+                self.write_json(self._result(submitted) | {"message": str(error), "exit_code": error.exit_code})
             raise
         if as_json:
-            self._write_json(self._result(submitted) | {"message": sentence, "exit_code": 0})
+            self.write_json(self._result(submitted) | {"message": sentence, "exit_code": 0})
         else:
             self.app.stdout.write(f"{sentence}\n")
 
     def _accepted(self, submitted: Submitted, *, as_json: bool) -> None:
         short = submitted.migration_id[:8]
         if as_json:
-            self._write_json(self._result(submitted))
+            self.write_json(self._result(submitted))
         else:
             self.app.stdout.write(f"Accepted as migration {short}; `resizeflow migration watch {short}` follows it.\n")
         with self.backend.database.read() as tx:
@@ -75,7 +75,8 @@ class Acting(Command):
                 "error": migration.error,
             }
 
-    def _write_json(self, data: dict[str, Any]) -> None:
+    def write_json(self, data: dict[str, Any]) -> None:
+        """The result, for machines."""
         self.app.stdout.write(f"{json.dumps(data, indent=2)}\n")
 
 
@@ -138,7 +139,7 @@ resizeflow confirm web-1
 
         plan = self.backend.service.plan(parsed_args.instance, flavor, host=parsed_args.host)
         if parsed_args.format == "json":
-            self._write_json(plan_view.as_data(plan))
+            self.write_json(plan_view.as_data(plan))
         else:
             plan_view.write(plan, self.app.stdout)
 
@@ -181,16 +182,25 @@ class Revert(Acting):
     """Go back from a finished resize.
 
     The machine starts again on its source with its old size and its old disks. What it has written
-    since the resize is discarded.
+    since the resize is discarded. With --discard-writes also from a resize that is past its point of
+    no return and cannot finish, because its destination died: once that answers or is fenced.
     """
 
-    example = "resizeflow revert web-1"
+    example = """
+resizeflow revert web-1
+resizeflow revert web-1 --discard-writes
+"""
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("instance", help="its name or UUID")
+        parser.add_argument(
+            "--discard-writes", action="store_true", help="give up a resize that cannot finish, and what it wrote"
+        )
         recovery(parser)
         super().arguments(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        submitted = self.backend.service.revert(parsed_args.instance, on_crash=policy(parsed_args))
+        submitted = self.backend.service.revert(
+            parsed_args.instance, on_crash=policy(parsed_args), discard_writes=parsed_args.discard_writes
+        )
         self.see_through(submitted, parsed_args)

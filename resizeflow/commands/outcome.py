@@ -89,6 +89,13 @@ def _confirm_end(news: News) -> tuple[str, bool]:
     return f"{name} is confirmed: {_size(news.instance)}. The way back is removed.", True
 
 
+def _remove_end(news: News) -> tuple[str, bool]:
+    name = news.migration.instance_name
+    if news.migration.status is MigrationStatus.FINISHED:
+        return f"{name} is not removed and stays resized: {_reason(news)}", False
+    return f"{name} is confirmed and no longer managed; its domain was not touched. The way back is removed.", True
+
+
 def _revert_end(news: News) -> tuple[str, bool]:
     name = news.migration.instance_name
     if news.migration.status is MigrationStatus.FINISHED:
@@ -104,4 +111,10 @@ def _reason(news: News) -> str:
     return f"{(news.migration.error or 'it was turned back').rstrip('.')}."
 
 
-_ENDS = {"resize": _resize_end, "confirm": _confirm_end, "revert": _revert_end, "settle": _settle_end}
+_ENDS = {
+    "resize": _resize_end,
+    "confirm": _confirm_end,
+    "remove": _remove_end,
+    "revert": _revert_end,
+    "settle": _settle_end,
+}

@@ -9,11 +9,20 @@ from rich.table import Table
 from rich.text import Text
 
 from resizeflow.commands.board import megabytes
+from resizeflow.commands.verdicts import shown
 from resizeflow.persistence.models import Flavor
 from resizeflow.plan import Plan
 
 WIDTH = 120
 """Columns where there is no terminal that says how many it has."""
+
+STAYS = {
+    "overlay": "stays where it is, under an overlay until the confirm",
+    "made anew": "made anew, nothing to move",
+    "removed": "removed by the confirm",
+    "kept": "kept where it is",
+}
+"""Ways of a disk of which nothing moves, and how they are told."""
 
 
 def as_data(plan: Plan) -> dict[str, Any]:
@@ -32,7 +41,7 @@ def as_data(plan: Plan) -> dict[str, Any]:
                 "role": disk.role,
                 "capacity": disk.capacity,
                 "new_capacity": disk.new_capacity,
-                "bytes_to_move": 0 if disk.way == "overlay" else disk.allocation,
+                "bytes_to_move": 0 if disk.way in STAYS else disk.allocation,
                 "way": disk.way,
             }
             for disk in plan.disks
@@ -51,6 +60,7 @@ def _flavor(flavor: Flavor) -> dict[str, Any]:
         "ram_mb": flavor.memory_mb,
         "disk_gb": flavor.root_gb,
         "ephemeral_gb": flavor.ephemeral_gb,
+        "swap_mb": flavor.swap_mb,
     }
 
 
@@ -84,7 +94,7 @@ def _grid() -> Table:
 
 def _hosts(plan: Plan) -> Table:
     grid = _grid()
-    for name, verdict in sorted(plan.verdicts.items(), key=lambda item: (item[0] != plan.destination, item[0])):
+    for name, verdict in shown(plan.verdicts):
         chosen = name == plan.destination
         grid.add_row("", Text(name, style="green" if chosen else ""), Text(verdict))
     return grid
@@ -99,6 +109,7 @@ def _sizes(plan: Plan) -> Table:
         ("memory", old.memory_mb, new.memory_mb, " MiB"),
         ("root disk", old.root_gb, new.root_gb, " GiB"),
         ("ephemeral disk", old.ephemeral_gb, new.ephemeral_gb, " GiB"),
+        ("swap", old.swap_mb, new.swap_mb, " MiB"),
     )
     for what, before, after, unit in rows:
         change = f"{before}{unit} → {after}{unit}" if before != after else f"{after}{unit}"
@@ -112,9 +123,7 @@ def _disks(plan: Plan) -> Table:
         size = megabytes(disk.capacity)
         if disk.new_capacity != disk.capacity:
             size += f" → {megabytes(disk.new_capacity)}"
-        moved = "stays where it is, under an overlay until the confirm"
-        if disk.way != "overlay":
-            moved = f"{megabytes(disk.allocation)} to move, {disk.way}"
+        moved = STAYS.get(disk.way) or f"{megabytes(disk.allocation)} to move, {disk.way}"
         grid.add_row("", f"{disk.device} ({disk.role})", size, moved)
     grid.add_row("", "together", megabytes(plan.bytes_to_move), "to move")
     return grid

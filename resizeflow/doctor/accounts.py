@@ -2,80 +2,44 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from resizeflow.doctor.report import Breach
 from resizeflow.doctor.snapshot import Records
+from resizeflow.persistence import recount
 from resizeflow.persistence.hosts import Amount, debt_consumer, instance_consumer, migration_consumer, new_side
-from resizeflow.persistence.models import Instance, Migration
-from resizeflow.persistence.quotas import RESOURCES, charge
-from resizeflow.states import TERMINAL, Direction, MigrationStatus
+from resizeflow.persistence.models import Migration
+from resizeflow.persistence.recount import Drift
+from resizeflow.states import TERMINAL, UNDECIDED, Direction
 
-UNDECIDED = frozenset({MigrationStatus.FINISHED, MigrationStatus.CONFIRMING, MigrationStatus.REVERTING})
-"""Finished, neither confirmed nor reverted: old and new size are both paid for."""
 NOTHING = Amount(0, 0, 0)
 
 
 # --- 2: quota --------------------------------------------------------------------------------------------
 
 
-def reservations(records: Records) -> dict[tuple[str, str], int]:
-    """What should be reserved, by migration and resource: max(new - old, 0) until it is finished."""
-    expected: dict[tuple[str, str], int] = {}
-    for migration in records.open_migrations.values():
-        if migration.status not in UNDECIDED:
-            old, new = charge(migration.old_flavor), charge(migration.new_flavor)
-            expected |= {(migration.id, r): new[r] - old[r] for r in RESOURCES if new[r] > old[r]}
-    return expected
-
-
-def usage(records: Records) -> dict[tuple[str, str], tuple[int, int]]:
-    """What should be in use and reserved, by project and resource."""
-    used: Counter[tuple[str, str]] = Counter()
-    reserved: Counter[tuple[str, str]] = Counter()
-    for instance in records.instances.values():
-        for resource, amount in _charged(instance, records.open_migrations.get(instance.id)).items():
-            used[instance.project_id, resource] += amount
-    for (migration_id, resource), amount in reservations(records).items():
-        reserved[records.migrations[migration_id].project_id, resource] += amount
-    return {key: (used[key], reserved[key]) for key in used.keys() | reserved.keys()}
-
-
-def _charged(instance: Instance, migration: Migration | None) -> dict[str, int]:
-    if migration is None:
-        return charge(instance.flavor)
-    old, new = charge(migration.old_flavor), charge(migration.new_flavor)
-    return {r: max(old[r], new[r]) for r in RESOURCES} if migration.status in UNDECIDED else old
+def drifts(records: Records) -> list[Drift]:
+    """Where charges and reservations are not what machines and open migrations add up to."""
+    return recount.compare(
+        recount.recorded(records.usages, records.reservations),
+        recount.counted(records.instances.values(), records.open_migrations),
+    )
 
 
 def check_quota(records: Records) -> Iterator[Breach]:
     """Invariant 2: quota charge and reservations are what the formula says (persistence/quotas.py)."""
-    rows = {(row.migration_id, row.resource): row.amount for row in records.reservations}
-    wanted = reservations(records)
-    for key in sorted(rows.keys() | wanted.keys()):
-        found, expected = rows.get(key, 0), wanted.get(key, 0)
-        if found != expected:
-            migration_id, resource = key
-            yield Breach(
-                2,
-                f"migration {migration_id}",
-                f"reserves {found} {resource}",
-                f"reserves {expected} {resource}",
-                "the reservation is set to what is expected",
-            )
-    counters = {(row.project_id, row.resource): (row.in_use, row.reserved) for row in records.usages}
-    sums = usage(records)
-    for project, resource in sorted(counters.keys() | sums.keys()):
-        counted, right = counters.get((project, resource), (0, 0)), sums.get((project, resource), (0, 0))
-        if counted != right:
-            yield Breach(
-                2,
-                f"project {project}",
-                f"{resource}: {counted[0]} in use, {counted[1]} reserved",
-                f"{resource}: {right[0]} in use, {right[1]} reserved",
-                "the counters are set to what is expected",
-            )
+    for entry, found, expected in drifts(records):
+        if entry.counter == "reservation":
+            subject, word, repair = f"migration {entry.migration_id}", "reserved", "the reservation"
+        else:
+            subject, word, repair = f"project {entry.project_id}", entry.counter.replace("_", " "), "the counter"
+        yield Breach(
+            2,
+            subject,
+            f"{entry.resource}: {found} {word}",
+            f"{entry.resource}: {expected} {word}",
+            f"{repair} is set to what is expected",
+        )
 
 
 # --- 3: allocations --------------------------------------------------------------------------------------

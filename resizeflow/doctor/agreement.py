@@ -74,9 +74,10 @@ class Legal:
 
 _RESIZE = frozenset({"resize forward", "resize back"})
 _CONFIRM = frozenset({"confirm forward", "confirm back"})
+_REMOVE = frozenset({"remove forward", "remove back"})
 _REVERT = frozenset({"revert forward", "revert back"})
 # A flow's last task commits its rows before the flow itself ends: for a moment its job is not done yet.
-_FINISHED = frozenset({NONE, "resize forward", "confirm back", "revert back", "settle forward"})
+_FINISHED = frozenset({NONE, "resize forward", "confirm back", "remove back", "revert back", "settle forward"})
 _REVERTING = TaskState.RESIZE_REVERTING
 
 LEGAL = (
@@ -84,17 +85,21 @@ LEGAL = (
     Legal(MigrationStatus.MIGRATING, _RESIZE, AS_BEFORE, TaskState.RESIZE_MIGRATING, SOURCE),
     Legal(MigrationStatus.POST_MIGRATING, _RESIZE, AS_BEFORE, TaskState.RESIZE_MIGRATING, SOURCE),
     Legal(MigrationStatus.POST_MIGRATING, _RESIZE, AS_BEFORE, TaskState.RESIZE_MIGRATED, DESTINATION),
+    Legal(MigrationStatus.POST_MIGRATING, _RESIZE, AS_BEFORE, TaskState.RESIZE_FINISH, DESTINATION),
     Legal(MigrationStatus.FINISHED, _FINISHED, VmState.RESIZED, None, DESTINATION),
     Legal(MigrationStatus.CONFIRMING, _CONFIRM, VmState.RESIZED, None, DESTINATION),
+    Legal(MigrationStatus.CONFIRMING, _REMOVE, VmState.RESIZED, TaskState.DELETING, DESTINATION),
     Legal(MigrationStatus.REVERTING, _REVERT, VmState.RESIZED, _REVERTING, DESTINATION),
     Legal(MigrationStatus.REVERTING, _REVERT, VmState.RESIZED, _REVERTING, SOURCE),
 )
 CLOSING = {
-    MigrationStatus.CONFIRMED: ("confirm", "SUCCESS"),
-    MigrationStatus.REVERTED: ("revert", "SUCCESS"),
-    MigrationStatus.ERROR: ("resize", "REVERTED"),
+    MigrationStatus.CONFIRMED: (("confirm", "remove"), "SUCCESS"),
+    MigrationStatus.REVERTED: (("revert",), "SUCCESS"),
+    MigrationStatus.ERROR: (("resize",), "REVERTED"),
 }
-"""The operation that closes a migration, and the end of its flow."""
+"""The operations that close a migration, and the end of their flow."""
+AFTER_THE_MACHINE = frozenset({"settle", "remove"})
+"""Operations whose job may last longer than the machine's record."""
 
 
 def check_states(records: Records) -> Iterator[Breach]:
@@ -117,7 +122,7 @@ def _check_idle(records: Records, instance: Instance, job: Job | None) -> Iterat
         yield Breach(8, subject, found, "active or stopped, no task")
     if job is not None and operation(job.flow) != "settle":
         closed = records.migrations[job.migration_id]
-        if closed.status not in CLOSING or CLOSING[closed.status][0] != operation(job.flow):
+        if closed.status not in CLOSING or operation(job.flow) not in CLOSING[closed.status][0]:
             yield Breach(8, subject, f"job {_name(job)} of a migration that is {closed.status}", "no such job")
 
 
@@ -153,7 +158,7 @@ def _check_job(records: Records, job: Job) -> Iterator[Breach]:
         yield Breach(8, subject, "turned back after its point of no return", "forward")
     if (job.state is JobState.RUNNING) != (job.owner is not None):
         yield Breach(8, subject, f"{job.state}, held by {job.owner or 'nobody'}", "held exactly while it runs")
-    if job.instance_id not in records.instances and operation(job.flow) != "settle":
+    if job.instance_id not in records.instances and operation(job.flow) not in AFTER_THE_MACHINE:
         yield Breach(8, subject, f"works on {job.instance_id}, which is not managed", "a managed instance")
 
 
@@ -166,20 +171,27 @@ def check_flows(tx: Transaction) -> Iterator[Breach]:
         sa.and_(FlowDetail.state == "SUCCESS", Job.direction == Direction.BACK),
         sa.and_(FlowDetail.state == "REVERTED", Job.direction == Direction.FORWARD),
     )
+    # A resize past its pivot that a person gave up: its job is done where its flow stood.
+    given_up = sa.and_(Job.flow.startswith("resize_v"), Job.pivot_at.is_not(None), Migration.discard_writes)
     disagreeing = sa.or_(
         FlowDetail.uuid.is_(None),
-        sa.and_(done, sa.or_(FlowDetail.state.is_(None), ~ended)),
+        sa.and_(done, ~given_up, sa.or_(FlowDetail.state.is_(None), ~ended)),
         sa.and_(~done, ended),
         against,
     )
-    jobs = sa.select(Job, FlowDetail.state).outerjoin(FlowDetail, FlowDetail.uuid == Job.id).where(disagreeing)
+    jobs = (
+        sa.select(Job, FlowDetail.state)
+        .join(Migration, Migration.id == Job.migration_id)
+        .outerjoin(FlowDetail, FlowDetail.uuid == Job.id)
+        .where(disagreeing)
+    )
     for job, state in tx.session.execute(jobs):
         found = f"{_name(job)}, {job.state}, flow {state or 'not begun'}"
         yield Breach(8, f"job {job.id}", found, "done exactly when its flow has ended: SUCCESS forward, REVERTED back")
     for migration in tx.session.scalars(sa.select(Migration).where(sa.or_(*map(_closed_by_nobody, CLOSING)))):
         closing, end = CLOSING[migration.status]
-        found = f"{migration.status}, but no {closing} of it came to that end"
-        yield Breach(8, f"migration {migration.id}", found, f"a {closing} whose flow is {end}")
+        found = f"{migration.status}, but no {' or '.join(closing)} of it came to that end"
+        yield Breach(8, f"migration {migration.id}", found, f"a {' or '.join(closing)} whose flow is {end}")
 
 
 def _closed_by_nobody(status: MigrationStatus) -> sa.ColumnElement[bool]:
@@ -189,7 +201,7 @@ def _closed_by_nobody(status: MigrationStatus) -> sa.ColumnElement[bool]:
         .join(FlowDetail, FlowDetail.uuid == Job.id)
         .where(
             Job.migration_id == Migration.id,
-            Job.flow.startswith(closing),
+            sa.or_(*(Job.flow.startswith(f"{name}_v") for name in closing)),
             sa.or_(FlowDetail.state == end, Job.state != JobState.DONE),
         )
     )

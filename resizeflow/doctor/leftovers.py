@@ -115,7 +115,7 @@ class _Past:
                 sa.select(Migration, MovedDisk)
                 .join(MovedDisk, MovedDisk.migration_id == Migration.id)
                 .where(MovedDisk.source_volume.in_(chunk), Migration.status == MigrationStatus.CONFIRMED)
-                .where(Migration.source_host_id != Migration.dest_host_id)
+                .where(sa.or_(Migration.source_host_id != Migration.dest_host_id, MovedDisk.role == "swap"))
             )
             removed |= {disk.source_volume: (row, disk) for row, disk in tx.session.execute(query).unique()}
         return cls(migrations, removed)
@@ -180,8 +180,7 @@ class _Search:
             return Suspect(Breach(6, subject, found, expected), None)
         else:
             migration = maker
-            confirmed = migration.status is MigrationStatus.CONFIRMED
-            if migration.status not in TERMINAL or (confirmed and not migration.same_host):
+            if migration.status not in TERMINAL or _is_kept(migration, volume):
                 return None  # submitted after the records were read; or of a machine that is not managed any more
             found = f"made by migration {migration.id}, whose status is {migration.status}"
             safe = host_id == migration.dest_host_id
@@ -212,6 +211,12 @@ class _Search:
                 subject = f"carrier of {instance.name} on {instance.host.name}"
                 found = f"left by migration {mark.migration}"
                 yield Suspect(Breach(6, subject, found, "no carrier: `virsh destroy` it"), instance.id)
+
+
+def _is_kept(migration: Migration, volume: VolumeFacts) -> bool:
+    """Whether a confirmed machine uses what the migration made: on the same host all but swap space is merged."""
+    kept = [disk.dest_volume for disk in migration.disks if disk.role == "swap" or not migration.same_host]
+    return migration.status is MigrationStatus.CONFIRMED and volume.name in kept
 
 
 def _suspect(subject: str, found: str, expected: str, instance_id: str, owed: Owed | None) -> Suspect:

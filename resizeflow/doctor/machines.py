@@ -12,6 +12,7 @@ from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Mark
 from resizeflow.drivers.hypervisor import DomainFacts, PowerState
 from resizeflow.persistence.models import GIB, Disk, Instance, Job, Migration
+from resizeflow.rules import MIB
 from resizeflow.states import MigrationStatus
 
 TWO_COPIES = "one of them; touch neither before you know which has the data that counts, then stop the other by hand"
@@ -96,12 +97,16 @@ def _check_disk(instance: Instance, disk: Disk, path: str | None, seen: Seen) ->
 
 
 def _check_disk_sum(instance: Instance) -> Iterator[Breach]:
-    """Records only: disks count in whole GiB, rounded up, as when a machine is adopted."""
-    for role, size in (("root", instance.flavor.root_gb), ("ephemeral", instance.flavor.ephemeral_gb)):
-        sizes = [math.ceil(disk.capacity / GIB) for disk in instance.disks if disk.role == role]
-        if sizes and sum(sizes) != size:
-            found = f"{sum(sizes)} GiB of {role} disk"
-            yield Breach(7, f"instance {instance.name}", found, f"{size} GiB, flavor {instance.flavor.name}")
+    """Records only: disks count in whole GiB, swap in MiB, rounded up, as when a machine is adopted. A machine keeps
+    the ephemeral disks that it has: one without gets none; it has swap exactly if its flavor has."""
+    flavor = instance.flavor
+    wanted = (("root", flavor.root_gb, GIB), ("ephemeral", flavor.ephemeral_gb, GIB), ("swap", flavor.swap_mb, MIB))
+    for role, size, unit in wanted:
+        sizes = [math.ceil(disk.capacity / unit) for disk in instance.disks if disk.role == role]
+        if (sizes or role == "swap") and sum(sizes) != size:
+            name = "GiB" if unit == GIB else "MiB"
+            found = f"{sum(sizes)} {name} of {role} disk"
+            yield Breach(7, f"instance {instance.name}", found, f"{size} {name}, flavor {flavor.name}")
 
 
 def _check_way_back(migration: Migration, instance: Instance, mark: Mark | None, world: World) -> Iterator[Breach]:
@@ -116,6 +121,8 @@ def _check_way_back(migration: Migration, instance: Instance, mark: Mark | None,
     if not migration.same_host and not _is_retired(source.domains.get(instance.id), migration):
         yield Breach(7, subject, f"{name} has no retired, shut-off domain of it", "the way back of a revert")
     for disk in migration.disks:
+        if not disk.source_volume:
+            continue  # swap space that the machine did not have before
         volume = source.volumes.get(disk.source_volume)
         if volume is None or volume.capacity != disk.source_capacity:
             found = f"{disk.source_path} on {name} is {f'{volume.capacity} bytes' if volume else 'missing'}"

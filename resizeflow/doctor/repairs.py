@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from resizeflow.doctor import accounts, agreement, snapshot
 from resizeflow.doctor.report import Owed
 from resizeflow.doctor.snapshot import Records
+from resizeflow.persistence import recount
 from resizeflow.persistence.hosts import Amount
 from resizeflow.persistence.jobs import database_now
 from resizeflow.persistence.models import (
@@ -72,38 +73,12 @@ class _Accounts:
         self.who = who
 
     def settle(self) -> None:
-        self._reservations()
-        self._usage()
+        recount.correct(self.tx, accounts.drifts(self.records), self.who)
         self._allocations()
         self._bindings()
 
     def _tell(self, migration_id: str, text: str) -> None:
         self.tx.events.add(migration_id, "repair", f"{text}, by {self.who}")
-
-    def _reservations(self) -> None:
-        wanted = accounts.reservations(self.records)
-        rows = {(row.migration_id, row.resource): row for row in self.records.reservations}
-        for key in sorted(rows.keys() | wanted.keys()):
-            migration_id, resource = key
-            row, amount = rows.get(key), wanted.get(key, 0)
-            found = row.amount if row else 0
-            if found == amount:
-                continue
-            if row is not None:
-                self.tx.session.delete(row)
-                self.tx.session.flush()
-            if amount:
-                project = self.records.migrations[migration_id].project_id
-                self.tx.session.add(
-                    Reservation(migration_id=migration_id, resource=resource, project_id=project, amount=amount)
-                )
-            self._tell(migration_id, f"reservation of {resource} set from {found} to {amount}")
-
-    def _usage(self) -> None:
-        wanted = accounts.usage(self.records)
-        for project, resource in wanted.keys() | {(row.project_id, row.resource) for row in self.records.usages}:
-            row = self.tx.quotas.usage(project, resource)
-            row.in_use, row.reserved = wanted.get((project, resource), (0, 0))
 
     def _allocations(self) -> None:
         wanted = accounts.allocations(self.records)

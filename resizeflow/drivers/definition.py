@@ -6,6 +6,7 @@ Pure functions on libvirt's domain XML. They serve both drivers and the tasks.
 from __future__ import annotations
 
 import math
+import string
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -60,6 +61,15 @@ class Nic:
     model: str | None
 
 
+LEFT_BEHIND = {
+    "devices/tpm": "a TPM",
+    "devices/filesystem": "a directory of its host",
+    "devices/memory[@model='nvdimm']": "persistent memory",
+    "devices/memory[@model='virtio-pmem']": "persistent memory",
+}
+"""Elements whose content is neither in the definition nor on a disk."""
+
+
 @dataclass(frozen=True)
 class Definition:
     """A domain definition, read."""
@@ -73,6 +83,8 @@ class Definition:
     disks: tuple[Disk, ...]
     nics: tuple[Nic, ...]
     host_devices: int
+    left_behind: tuple[str, ...]
+    """What it keeps on its host beside its disks: it would be lost by a move."""
     mark: Mark | None
 
 
@@ -90,6 +102,7 @@ def read(xml: str) -> Definition:
         disks=tuple(_disk(element) for element in root.findall("devices/disk")),
         nics=tuple(_nic(element) for element in nics),
         host_devices=len(root.findall("devices/hostdev")) + sum(n.get("type") == "hostdev" for n in nics),
+        left_behind=tuple(what for path, what in LEFT_BEHIND.items() if root.find(path) is not None),
         mark=_mark(root),
     )
 
@@ -160,6 +173,39 @@ def resized(xml: str, *, vcpus: int, memory_mb: int, disks: Mapping[str, Placeme
     return _string(root)
 
 
+def free_device(xml: str, beside: str) -> str:
+    """A device name that no disk has, on the bus of the disk `beside`. Raises ValueError if there is none."""
+    taken = {disk.device for disk in read(xml).disks}
+    prefix = beside[: 3 if beside.startswith("xvd") else 2]
+    for letter in "abcd" if prefix == "hd" else string.ascii_lowercase:  # an IDE controller has four drives
+        if prefix + letter not in taken:
+            return prefix + letter
+    raise ValueError(f"The machine has no room for another disk beside {beside}.")
+
+
+def with_disk(xml: str, device: str, beside: str) -> str:
+    """The definition with one more disk, on the bus of the disk `beside` and without a file yet."""
+    root = _parse(xml)
+    others = {_disk(element).device: element for element in root.findall("devices/disk")}
+    if device in others or beside not in others:
+        raise ValueError(f"The machine has a disk {device} already, or none that is {beside}.")
+    target = {"dev": device, "bus": _attribute(others[beside], "target", "bus") or "virtio"}
+    disk = etree.Element("disk", {"type": "file", "device": "disk"})
+    etree.SubElement(disk, "target", target)
+    list(others.values())[-1].addnext(disk)
+    return _string(root)
+
+
+def without_disk(xml: str, device: str) -> str:
+    """The definition without that disk; one that is not there is fine."""
+    root = _parse(xml)
+    devices = _child(root, "devices")
+    for element in devices.findall("disk"):
+        if _disk(element).device == device:
+            devices.remove(element)
+    return _string(root)
+
+
 def carrier(xml: str, *, disks: Mapping[str, Placement], mark: Mark) -> str:
     """The machine reduced to 32 MiB, one vCPU and the given disks, under its own name and UUID: no NIC, no
     kernel, no boot device, nothing of the guest's that another host would have to provide."""
@@ -180,7 +226,10 @@ def carrier(xml: str, *, disks: Mapping[str, Placement], mark: Mark) -> str:
         bypass = {"cache": "none", "io": "native"} if placement.bypass_cache else {}
         etree.SubElement(disk, "driver", {"name": "qemu", "type": placement.format, **bypass})
         etree.SubElement(disk, "source", {"file": placement.path})
-        etree.SubElement(disk, "target", {"dev": _attribute(element, "target", "dev") or "", "bus": "virtio"})
+        device = _attribute(element, "target", "dev") or ""
+        etree.SubElement(disk, "target", {"dev": device, "bus": "virtio"})
+        # On one bus libvirt would call vda and sda alike.
+        etree.SubElement(disk, "alias", {"name": f"ua-{device}"})
     _set_mark(reduced, mark)
     return _string(reduced)
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from resizeflow.drivers.swap import Swap
+
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -201,6 +203,12 @@ class Hypervisor(ABC):
 
     @look
     @abstractmethod
+    def check_cpu(self, xml: str) -> None:
+        """Nothing if a guest can have here the CPU that its definition asks for. Raises `Refused` with what is missing;
+        what a definition lets the host leave out (`check='none'`) is not missing, as at its start."""
+
+    @look
+    @abstractmethod
     def pool(self, pool: str) -> PoolFacts:
         """A directory pool, refreshed. Raises `Missing`; `Refused` if it is not active or not a directory."""
 
@@ -213,6 +221,11 @@ class Hypervisor(ABC):
     @abstractmethod
     def volumes(self, pool: str) -> tuple[VolumeFacts, ...]:
         """All volumes of a pool, refreshed."""
+
+    @look
+    @abstractmethod
+    def swap(self, pool: str, name: str) -> Swap | None:
+        """The swap signature in a volume (raw or qcow2), None if it has none. Missing is `Missing`."""
 
     @look
     @abstractmethod
@@ -245,6 +258,12 @@ class Hypervisor(ABC):
     @abstractmethod
     def grow_volume(self, pool: str, name: str, capacity: int) -> None:
         """Grows a volume that no running domain uses; the same size again is fine, a smaller one is `Refused`."""
+
+    @act
+    @abstractmethod
+    def make_swap(self, pool: str, name: str, swap_space: Swap) -> None:
+        """Writes a swap signature into a raw volume that no domain uses, as mkswap does. What else is in the volume
+        stays. Refused if the volume is smaller than the signature says."""
 
     @act
     @abstractmethod

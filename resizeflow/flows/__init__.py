@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from taskflow.patterns import linear_flow
 
 from resizeflow.flows.confirm import CONFIRM_V1
+from resizeflow.flows.remove import REMOVE_V1
 from resizeflow.flows.resize import RESIZE_V1
 from resizeflow.flows.revert import REVERT_V1
 from resizeflow.flows.settle import SETTLE_V1
@@ -20,6 +21,7 @@ from resizeflow.world import World
 TASKS: Mapping[str, tuple[type[MoveTask], ...]] = {
     "resize_v1": RESIZE_V1,
     "confirm_v1": CONFIRM_V1,
+    "remove_v1": REMOVE_V1,
     "revert_v1": REVERT_V1,
     "settle_v1": SETTLE_V1,
 }

@@ -13,6 +13,7 @@ from oslo_db.sqlalchemy import engines
 
 from resizeflow import failpoints
 from resizeflow.clock import Clock
+from resizeflow.config import Notifications
 from resizeflow.errors import UsageError
 from resizeflow.handover import Handover, LeaseLost
 from resizeflow.lease import Lease
@@ -46,9 +47,11 @@ AWAY = (db_exc.DBError, sa.exc.DBAPIError, sa.exc.TimeoutError)
 class Database:
     """SQLite (WAL, synchronous=FULL, asserted) or PostgreSQL, through oslo.db."""
 
-    def __init__(self, url: str, clock: Clock | None = None) -> None:
-        """Raises UsageError, without the URL's password, if it cannot be opened."""
+    def __init__(self, url: str, clock: Clock | None = None, *, notifications: Notifications | None = None) -> None:
+        """`notifications`: what its transactions tell others; by default that is only recorded. Raises UsageError,
+        without the URL's password, if it cannot be opened."""
         self.clock = clock or Clock()
+        self._notifications = notifications or Notifications()
         parsed = _parse(url)
         self.sqlite = parsed.get_backend_name() == "sqlite"
         reading: dict[str, Any] = {}
@@ -95,7 +98,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A consistent view; nothing is written."""
-        with self._reading.connect() as connection, closing(Transaction(connection, self.clock)) as tx:
+        with self._reading.connect() as connection, closing(self._transaction(connection)) as tx:
             yield tx
 
     @contextmanager
@@ -103,13 +106,16 @@ class Database:
         """A transaction, committed at the end of the block; with a lease, only if its epoch is still the job's. Every
         commit that a job's way depends on has a failpoint; what only tells of a worker, or of the fleet, has none."""
         _pass(point, "before")
-        with self._writing.connect() as connection, closing(Transaction(connection, self.clock, lease)) as tx:
+        with self._writing.connect() as connection, closing(self._transaction(connection, lease)) as tx:
             connection.begin()
             if lease is not None:
                 _lock_at_epoch(connection, lease)
             yield tx
             tx.commit()
         _pass(point, "after")
+
+    def _transaction(self, connection: sa.Connection, lease: Lease | None = None) -> Transaction:
+        return Transaction(connection, self.clock, self._notifications, lease)
 
     @contextmanager
     def fenced(self, lease: Lease, point: str) -> Iterator[Transaction]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from resizeflow.errors import NotFound
+from resizeflow.errors import InstanceNotFound
 from resizeflow.persistence.models import Instance
 
 
@@ -29,10 +29,10 @@ class Instances:
         return self.session.scalars(query).first()
 
     def get(self, name: str, *, lock: bool = False) -> Instance:
-        """By name or UUID. With `lock` nobody else decides on it until the commit. Raises NotFound."""
+        """By name or UUID. With `lock` nobody else decides on it until the commit. Raises InstanceNotFound."""
         instance = self.find(name, lock=lock)
         if instance is None:
-            raise NotFound(
+            raise InstanceNotFound(
                 f"There is no managed instance {name!r}; `resizeflow instance list` shows what there is, "
                 "`resizeflow instance adopt HOST DOMAIN` brings a libvirt domain under management."
             )

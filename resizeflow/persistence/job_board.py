@@ -294,6 +294,7 @@ class DatabaseJobBoard(base.JobBoard):
         reason = f"{why.rstrip('.')}. {what_remains(self.flows.get(row.flow, sorted(stored)), stored, row.direction)}"
         tx.jobs.put_down(job.held, JobState.NEEDS_ATTENTION, reason=reason)
         tx.events.add(row.migration_id, "attention", reason)
+        tx.outbox.stopped(row, reason)
 
     # --- the database ------------------------------------------------------------------------------------
 

@@ -232,6 +232,24 @@ class Jobs:
             .execution_options(synchronize_session=False)
         )
 
+    def give_up(self, job_id: str) -> bool:
+        """Ends a job past its pivot without its flow's end, under a new epoch, so that who held it before can do
+        nothing any more; False while somebody may hold it."""
+        given_up = self.session.execute(
+            sa.update(Job)
+            .where(
+                Job.id == job_id,
+                Job.pivot_at.is_not(None),
+                sa.or_(
+                    Job.state.in_([JobState.QUEUED, JobState.NEEDS_ATTENTION]),
+                    sa.and_(Job.state == JobState.RUNNING, Job.lease_until < database_now()),
+                ),
+            )
+            .values(state=JobState.DONE, owner=None, lease_until=0.0, epoch=Job.epoch + 1)
+            .execution_options(synchronize_session=False)
+        )
+        return bool(given_up.rowcount)  # type: ignore[attr-defined]
+
     def seconds_to_wait(self, job_id: str) -> float:
         """How long a queued job may not be taken yet."""
         wait = self.session.scalar(sa.select(Job.not_before - database_now()).where(Job.id == job_id))

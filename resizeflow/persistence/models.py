@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
@@ -75,7 +76,7 @@ class Flavor(Base):
     """A private one is only for the projects it is granted to."""
     disabled: Mapped[bool] = mapped_column(default=False)
     deleted: Mapped[bool] = mapped_column(default=False)
-    access: Mapped[list[FlavorAccess]] = relationship(cascade="all, delete-orphan", lazy="selectin")
+    access: Mapped[list[FlavorAccess]] = relationship(cascade="all, delete-orphan")
     __table_args__ = (
         sa.Index(
             "uq_flavors_name",
@@ -88,8 +89,8 @@ class Flavor(Base):
 
     @property
     def disk_gb(self) -> int:
-        """What it takes of a host's local disk, GiB."""
-        return self.root_gb + self.ephemeral_gb
+        """What it takes of a host's local disk, GiB (Nova's DISK_GB: swap in whole GiB)."""
+        return self.root_gb + self.ephemeral_gb + math.ceil(self.swap_mb / 1024)
 
 
 class FlavorAccess(Base):
@@ -474,15 +475,18 @@ class Notification(Base):
     priority: Mapped[str] = mapped_column(sa.String(16))
     payload: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+    wanted: Mapped[bool]
+    """Whether it is to be sent; False: there was nowhere to send it to when it was written, it is recorded only."""
     sent_at: Mapped[datetime | None]
     __table_args__ = (
         sa.UniqueConstraint("instance_id", "seq"),
         sa.Index(
             "ix_notifications_unsent",
             "id",
-            sqlite_where=sa.text("sent_at IS NULL"),
-            postgresql_where=sa.text("sent_at IS NULL"),
+            sqlite_where=sa.text("wanted AND sent_at IS NULL"),
+            postgresql_where=sa.text("wanted AND sent_at IS NULL"),
         ),
+        sa.Index("ix_notifications_created_at", "created_at"),
     )
 
 

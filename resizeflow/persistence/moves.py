@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from resizeflow.persistence.models import Migration
 from resizeflow.states import TERMINAL, MigrationStatus
 
 FIRST_ID, LAST_ID = str(UUID(int=0)), str(UUID(int=2**128 - 1))
-_OPEN = Migration.status.not_in(sa.bindparam("closed", sorted(TERMINAL), expanding=True, literal_execute=True))
+OPEN = Migration.status.not_in(sa.bindparam("closed", sorted(TERMINAL), expanding=True, literal_execute=True))
 """Written out, so that it is the condition of the index over the few that are open."""
 
 
@@ -30,7 +31,7 @@ class Migrations:
         query = sa.select(Migration).order_by(Migration.created_at.desc()).limit(limit)
         if open_only:
             # By their ids, or SQLite looks for them among all there ever were, in the order asked for.
-            query = query.where(Migration.id.in_(sa.select(Migration.id).where(_OPEN)))
+            query = query.where(Migration.id.in_(sa.select(Migration.id).where(OPEN)))
         if instance_id:
             query = query.where(Migration.instance_id == instance_id)
         return self.session.scalars(query).all()
@@ -53,10 +54,20 @@ class Migrations:
 
     def open_for(self, instance_id: str) -> Migration | None:
         """The instance's migration that still holds something, if there is one."""
-        return self.session.scalars(sa.select(Migration).where(Migration.instance_id == instance_id, _OPEN)).first()
+        return self.session.scalars(sa.select(Migration).where(Migration.instance_id == instance_id, OPEN)).first()
 
     def open(self) -> Sequence[Migration]:
-        return self.session.scalars(sa.select(Migration).where(_OPEN).order_by(Migration.id)).all()
+        return self.session.scalars(sa.select(Migration).where(OPEN).order_by(Migration.id)).all()
+
+    def in_flight(self) -> Counter[str]:
+        """How many moves each host has, by its id: those that are neither finished nor over, from it or to it."""
+        hosts = sa.select(Migration.status, Migration.source_host_id, Migration.dest_host_id).where(OPEN)
+        return Counter(
+            host
+            for status, *ends in self.session.execute(hosts)
+            if status is not MigrationStatus.FINISHED
+            for host in set(filter(None, ends))
+        )
 
     def advance(self, migration: Migration, *expected: MigrationStatus, to: MigrationStatus) -> None:
         """Compare-and-swap of the status; `to` already is fine (a task run again)."""

@@ -2,22 +2,34 @@
 
 Charge per resource (docs/architecture.md): the old flavor until finished; max(old, new) until confirmed or reverted;
 then the flavor in force. Reserved is max(new - old, 0) until finished. So going back always fits. Counters change
-by one conditional UPDATE each: two resizes at once can never both pass.
+by one conditional UPDATE each, in the order of `RESOURCES`: two resizes at once can never both pass, nor wait for each
+other for ever.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from oslo_db.exception import DBDuplicateEntry
 from sqlalchemy.orm import Session
 
-from resizeflow.errors import OverQuota
-from resizeflow.persistence.models import Flavor, Migration, QuotaLimit, QuotaUsage, Reservation
+from resizeflow.errors import TooManyInstances
+from resizeflow.persistence.models import Flavor, Migration, QuotaClassLimit, QuotaLimit, QuotaUsage, Reservation
 
 RESOURCES = ("instances", "cores", "ram", "gigabytes")
+DEFAULT_CLASS = "default"
+"""The one quota class whose limits are used (Nova)."""
+
+
+class Limit(NamedTuple):
+    """How much of a resource a project may use (-1: any amount), and what says so."""
+
+    hard_limit: int
+    origin: str
+    """`project`, `class` or `configuration`."""
 
 
 def charge(flavor: Flavor) -> dict[str, int]:
@@ -25,17 +37,45 @@ def charge(flavor: Flavor) -> dict[str, int]:
     return {"instances": 1, "cores": flavor.vcpus, "ram": flavor.memory_mb, "gigabytes": flavor.disk_gb}
 
 
+def growth(old: Flavor, new: Flavor) -> dict[str, int]:
+    """What the new flavor takes more than the old one: max(new - old, 0), of each resource where that is something."""
+    before, after = charge(old), charge(new)
+    return {name: after[name] - before[name] for name in RESOURCES if after[name] > before[name]}
+
+
 class Quotas:
     def __init__(self, session: Session) -> None:
         self.session = session
 
-    def limits(self, project_id: str, defaults: Mapping[str, int]) -> dict[str, int]:
-        """The limits in force; -1 is none."""
-        own = self.session.scalars(sa.select(QuotaLimit).where(QuotaLimit.project_id == project_id)).all()
-        return {**defaults, **{row.resource: row.hard_limit for row in own}}
+    def limits(self, project_id: str, defaults: Mapping[str, int]) -> dict[str, Limit]:
+        """The limits in force: the project's own, else those of class `default`, else the configured ones."""
+        own = self.session.scalars(sa.select(QuotaLimit).where(QuotaLimit.project_id == project_id))
+        return self.class_limits(defaults) | {row.resource: Limit(row.hard_limit, "project") for row in own}
 
-    def set_limit(self, project_id: str, resource: str, hard_limit: int) -> None:
-        self.session.merge(QuotaLimit(project_id=project_id, resource=resource, hard_limit=hard_limit))
+    def class_limits(self, defaults: Mapping[str, int]) -> dict[str, Limit]:
+        """The limits of a project that has none of its own."""
+        rows = self.session.scalars(sa.select(QuotaClassLimit).where(QuotaClassLimit.class_name == DEFAULT_CLASS))
+        configured = {name: Limit(limit, "configuration") for name, limit in defaults.items()}
+        return configured | {row.resource: Limit(row.hard_limit, "class") for row in rows}
+
+    def set_limit(self, project_id: str | None, resource: str, hard_limit: int) -> None:
+        """A project's own limit; without a project that of class `default`."""
+        if project_id is None:
+            row: QuotaLimit | QuotaClassLimit = QuotaClassLimit(class_name=DEFAULT_CLASS, resource=resource)
+        else:
+            row = QuotaLimit(project_id=project_id, resource=resource)
+        row.hard_limit = hard_limit
+        self.session.merge(row)
+
+    def delete_limits(self, project_id: str | None, resources: Collection[str]) -> None:
+        """Takes a project's own limits away again; without a project those of class `default`."""
+        if project_id is None:
+            query = sa.delete(QuotaClassLimit).where(
+                QuotaClassLimit.class_name == DEFAULT_CLASS, QuotaClassLimit.resource.in_(resources)
+            )
+        else:
+            query = sa.delete(QuotaLimit).where(QuotaLimit.project_id == project_id, QuotaLimit.resource.in_(resources))
+        self.session.execute(query)
 
     def usage(self, project_id: str, resource: str) -> QuotaUsage:
         """The counter row, made if it is not there."""
@@ -48,31 +88,17 @@ class Quotas:
         return row
 
     def would_fit(self, project_id: str, old: Flavor, new: Flavor, defaults: Mapping[str, int]) -> None:
-        """Whether a resize would pass now. Raises OverQuota; reserves nothing."""
-        limits = self.limits(project_id, defaults)
-        for resource in RESOURCES:
-            amount = max(charge(new)[resource] - charge(old)[resource], 0)
-            row = self.session.get(QuotaUsage, (project_id, resource))
-            used = row.in_use + row.reserved if row else 0
-            if amount and 0 <= limits[resource] < used + amount:
-                raise _over(resource, amount, used, limits[resource])
+        """Whether a resize would pass now. Raises TooManyInstances; reserves nothing."""
+        self._require_room(project_id, growth(old, new), self.limits(project_id, defaults))
 
     def reserve(self, migration: Migration, defaults: Mapping[str, int]) -> None:
-        """Reserves what the new flavor needs more than the old. Raises OverQuota in Nova's words."""
-        limits = self.limits(migration.project_id, defaults)
-        old, new = charge(migration.old_flavor), charge(migration.new_flavor)
-        for resource in RESOURCES:
-            amount = max(new[resource] - old[resource], 0)
-            if amount:
-                self._take(migration.project_id, resource, amount, limits[resource], column="reserved")
-                self.session.add(
-                    Reservation(
-                        migration_id=migration.id,
-                        resource=resource,
-                        project_id=migration.project_id,
-                        amount=amount,
-                    )
-                )
+        """Reserves what the new flavor needs more than the old. Raises TooManyInstances."""
+        project_id, amounts = migration.project_id, growth(migration.old_flavor, migration.new_flavor)
+        self._take(project_id, amounts, self.limits(project_id, defaults), column="reserved")
+        self.session.add_all(
+            Reservation(migration_id=migration.id, resource=resource, project_id=project_id, amount=amount)
+            for resource, amount in amounts.items()
+        )
 
     def commit(self, migration: Migration) -> None:
         """The resize is finished: what was reserved is used."""
@@ -95,10 +121,8 @@ class Quotas:
                 self._add(migration.project_id, resource, in_use=-excess)
 
     def add_instance(self, project_id: str, flavor: Flavor, defaults: Mapping[str, int]) -> None:
-        """Charges a machine that comes under management. Raises OverQuota."""
-        limits = self.limits(project_id, defaults)
-        for resource, amount in charge(flavor).items():
-            self._take(project_id, resource, amount, limits[resource], column="in_use")
+        """Charges a machine that comes under management. Raises TooManyInstances."""
+        self._take(project_id, charge(flavor), self.limits(project_id, defaults), column="in_use")
 
     def remove_instance(self, project_id: str, flavor: Flavor) -> None:
         for resource, amount in charge(flavor).items():
@@ -109,18 +133,36 @@ class Quotas:
         query = sa.select(Reservation).where(Reservation.migration_id == migration.id)
         return sorted(self.session.scalars(query), key=lambda row: RESOURCES.index(row.resource))
 
-    def _take(self, project_id: str, resource: str, amount: int, limit: int, *, column: str) -> None:
-        self.usage(project_id, resource)
-        query = sa.update(QuotaUsage).where(QuotaUsage.project_id == project_id, QuotaUsage.resource == resource)
-        if limit >= 0:
-            query = query.where(QuotaUsage.in_use + QuotaUsage.reserved + amount <= limit)
-        counter = getattr(QuotaUsage, column)
-        result = self.session.execute(
-            query.values({column: counter + amount}).execution_options(synchronize_session=False)
+    def _take(self, project_id: str, amounts: Mapping[str, int], limits: Mapping[str, Limit], *, column: str) -> None:
+        self._require_room(project_id, amounts, limits)
+        for resource, amount in amounts.items():
+            self.usage(project_id, resource)
+            query = sa.update(QuotaUsage).where(QuotaUsage.project_id == project_id, QuotaUsage.resource == resource)
+            if (limit := limits[resource].hard_limit) >= 0:
+                query = query.where(QuotaUsage.in_use + QuotaUsage.reserved + amount <= limit)
+            counter = getattr(QuotaUsage, column)
+            result = self.session.execute(
+                query.values({column: counter + amount}).execution_options(synchronize_session=False)
+            )
+            if result.rowcount != 1:  # type: ignore[attr-defined]
+                # Somebody was faster since we looked.
+                raise _over([resource], amounts, self._used(project_id), limits)
+
+    def _require_room(self, project_id: str, amounts: Mapping[str, int], limits: Mapping[str, Limit]) -> None:
+        """Raises TooManyInstances telling of everything of which there is too little."""
+        used = self._used(project_id)
+        over = [name for name in amounts if 0 <= limits[name].hard_limit < used.get(name, 0) + amounts[name]]
+        if over:
+            raise _over(over, amounts, used, limits)
+
+    def _used(self, project_id: str) -> dict[str, int]:
+        """What counts against the limits: in use and reserved."""
+        rows = self.session.execute(
+            sa.select(QuotaUsage.resource, QuotaUsage.in_use + QuotaUsage.reserved).where(
+                QuotaUsage.project_id == project_id
+            )
         )
-        if result.rowcount != 1:  # type: ignore[attr-defined]
-            usage = self.usage(project_id, resource)
-            raise _over(resource, amount, usage.in_use + usage.reserved, limit)
+        return {row[0]: row[1] for row in rows}
 
     def _add(self, project_id: str, resource: str, *, in_use: int = 0, reserved: int = 0) -> None:
         self.session.execute(
@@ -131,8 +173,15 @@ class Quotas:
         )
 
 
-def _over(resource: str, amount: int, used: int, limit: int) -> OverQuota:
-    """Nova's message (nova/exception.py TooManyInstances)."""
-    return OverQuota(
-        f"Quota exceeded for {resource}: Requested {amount}, but already used {used} of {limit} {resource}"
+def _over(
+    resources: Iterable[str], amounts: Mapping[str, int], used: Mapping[str, int], limits: Mapping[str, Limit]
+) -> TooManyInstances:
+    """Nova's message (nova/exception.py, nova/compute/utils.py get_over_quota_detail)."""
+    names = sorted(resources)
+    over = ", ".join(names)
+    requested = ", ".join(str(amounts[name]) for name in names)
+    already = ", ".join(str(used.get(name, 0)) for name in names)
+    allowed = ", ".join(str(limits[name].hard_limit) for name in names)
+    return TooManyInstances(
+        f"Quota exceeded for {over}: Requested {requested}, but already used {already} of {allowed} {over}"
     )

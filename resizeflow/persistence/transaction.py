@@ -9,24 +9,33 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from resizeflow.clock import Clock
+from resizeflow.config import Notifications
 from resizeflow.lease import Lease
+from resizeflow.persistence.aggregates import Aggregates
 from resizeflow.persistence.debts import Debts
+from resizeflow.persistence.delivery import Delivery
 from resizeflow.persistence.events import Events
 from resizeflow.persistence.flavors import Flavors
+from resizeflow.persistence.groups import Groups
 from resizeflow.persistence.hosts import Hosts
 from resizeflow.persistence.instances import Instances
 from resizeflow.persistence.jobs import Jobs
+from resizeflow.persistence.models import Migration
 from resizeflow.persistence.moves import Migrations
+from resizeflow.persistence.outbox import Outbox
 from resizeflow.persistence.quotas import Quotas
 
 
 class Transaction:
     """One database transaction; `lease` is set where it is fenced."""
 
-    def __init__(self, connection: sa.Connection, clock: Clock, lease: Lease | None = None) -> None:
+    def __init__(
+        self, connection: sa.Connection, clock: Clock, notifications: Notifications, lease: Lease | None = None
+    ) -> None:
         self.connection = connection
         self.clock = clock
         self.lease = lease
+        self.outbox = Outbox(self, notifications)
         self._session: Session | None = None
 
     @property
@@ -34,6 +43,7 @@ class Transaction:
         """For objects. Made when it is first asked for: most commits of a flow have none, and are cheaper without."""
         if self._session is None:
             self._session = Session(self.connection, expire_on_commit=False, join_transaction_mode="control_fully")
+            self.outbox.watch(self._session)
         return self._session
 
     def flush(self) -> None:
@@ -43,6 +53,7 @@ class Transaction:
 
     def commit(self) -> None:
         self.events.flush()
+        self.outbox.flush()
         if self._session is not None:
             self._session.commit()
         # The session has done it, unless it was made and never used.
@@ -58,8 +69,28 @@ class Transaction:
         return self.clock.now()
 
     @cached_property
+    def aggregates(self) -> Aggregates:
+        return Aggregates(self.session)
+
+    def notify(
+        self,
+        event_type: str,
+        migration: Migration,
+        *,
+        task: str | None = None,
+        fault: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Tells others of a migration, by the outbox and the log: see `Outbox.add`."""
+        self.outbox.add(event_type, migration, task=task, fault=fault, request_id=request_id)
+
+    @cached_property
     def debts(self) -> Debts:
         return Debts(self.session)
+
+    @cached_property
+    def delivery(self) -> Delivery:
+        return Delivery(self.session, self.clock)
 
     @cached_property
     def events(self) -> Events:
@@ -68,6 +99,10 @@ class Transaction:
     @cached_property
     def flavors(self) -> Flavors:
         return Flavors(self.session)
+
+    @cached_property
+    def groups(self) -> Groups:
+        return Groups(self.session)
 
     @cached_property
     def hosts(self) -> Hosts:

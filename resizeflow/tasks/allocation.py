@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from resizeflow.errors import NoValidHost
-from resizeflow.fleet import choose
+from resizeflow.fleet import choose, take_first
 from resizeflow.persistence.models import Migration
 from resizeflow.persistence.transaction import Transaction
+from resizeflow.tasks import notices
 from resizeflow.tasks.base import MoveTask
+
+ROUNDS = 3
+"""How often the fleet is read anew when all that was chosen has been taken meanwhile."""
 
 
 class SelectDestination(MoveTask):
     """Chooses the host and holds the new flavor's resources there.
 
     Effect: the migration has a destination, alternates and the verdict on each host; the instance's allocation is
-        on the destination, the source's belongs to the migration (Nova's ownership); one transaction.
+        on the destination, the source's belongs to the migration (Nova's ownership). One transaction, in which the
+        filters have passed once more.
     Undo: the destination's is released and the source's given back to the instance.
     Convergent because: a migration that has its destination is left as it is.
     If killed: before the commit nothing happened, after it there is nothing left to do.
@@ -22,32 +27,31 @@ class SelectDestination(MoveTask):
     def do(self, migration: Migration) -> None:
         if migration.dest_host_id:
             return
-        with self.world.database.read() as tx:
+        for _ in range(ROUNDS):
             selection = choose(
-                tx,
+                self.world.database,
                 self.gate,
-                tx.migrations.get(migration.id),
-                same_host_allowed=self.world.settings.allow_resize_to_same_host,
+                migration.instance_id,
+                migration.new_flavor,
+                migration.requested_host_id,
             )
-        for number, candidate in enumerate((selection.host, *selection.alternates)):
-            try:
-                with self.world.intent("allocate") as tx:
-                    row = tx.migrations.get(migration.id)
-                    tx.hosts.take_destination(row, tx.hosts.get(candidate.id))
-                    row.alternates = [host.id for host in selection.alternates[number:] if host is not candidate]
-                    row.verdicts = selection.verdicts
+            candidates = [host.id for host in (selection.host, *selection.alternates)]
+            with self.world.intent("allocate") as tx:
+                row = tx.migrations.get(migration.id)
+                taken = take_first(tx, row, candidates, selection.verdicts, self.world.settings)
+                if taken is not None:
                     tx.events.add(
                         migration.id,
                         "destination",
-                        f"destination {candidate.name}",
+                        f"destination {taken.name}",
                         task=self.name,
-                        verdicts=selection.verdicts,
+                        verdicts=row.verdicts,
                     )
-            except NoValidHost as error:
-                self.tell(f"{candidate.name} was taken meanwhile: {error}")
-            else:
-                return
-        raise NoValidHost("No valid host: the room on every candidate was taken meanwhile.")
+                    tx.notify(f"{notices.SELECT}.end", row, task=self.name)
+                    notices.begin_prep(tx, row, self.name)
+                    return
+            self.tell("every host that was chosen was taken meanwhile")
+        raise NoValidHost("No valid host: every host that was chosen was taken meanwhile.")
 
     def undo(self, migration: Migration) -> None:
         def release(tx: Transaction) -> None:

@@ -99,6 +99,10 @@ class MoveTask(task.Task):
         """A line for the story of this migration."""
         self.world.work.tell("note", text, task=self.name, **data)
 
+    def notify(self, event_type: str) -> None:
+        """Tells others, in the transaction of this task's success."""
+        self.world.work.record(lambda tx: tx.notify(event_type, tx.migrations.get(self.migration_id), task=self.name))
+
     def ensure(self, done: Callable[[], bool], act: Callable[[], None], what: str) -> None:
         """Look, act, look again: the effect happened, once, however often we are killed in between.
 

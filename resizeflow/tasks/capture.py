@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from resizeflow import rules
 from resizeflow.drivers import definition
-from resizeflow.drivers.hypervisor import DomainFacts, PowerState, VolumeFacts
+from resizeflow.drivers.hypervisor import DomainFacts, Hypervisor, PowerState, VolumeFacts
 from resizeflow.errors import Conflict
 from resizeflow.persistence.models import Disk, Migration, MovedDisk
 from resizeflow.persistence.transaction import Transaction
@@ -39,6 +39,7 @@ class CaptureSource(MoveTask):
         with self.world.database.read() as tx:
             known = list(tx.instances.get(migration.instance_id).disks)
         moved = _plan_disks(migration, domain, known, volumes, pool_path)
+        _refuse_hibernated(source, migration, known)
 
         def store(tx: Transaction) -> None:
             row = tx.migrations.get(migration.id)
@@ -51,6 +52,16 @@ class CaptureSource(MoveTask):
         self.world.work.record(store)
 
 
+def _refuse_hibernated(source: Hypervisor, migration: Migration, known: list[Disk]) -> None:
+    """Swap space is made anew: the memory of a guest that was suspended to disk would be lost."""
+    for disk in known:
+        swap = source.swap(migration.source_host.pool, disk.volume) if disk.role == "swap" else None
+        if swap is not None and swap.hibernated:
+            raise Conflict(
+                f"{migration.instance_name} is suspended to its swap disk {disk.device}: start it, and shut it down."
+            )
+
+
 def _plan_disks(
     migration: Migration,
     domain: DomainFacts,
@@ -58,42 +69,71 @@ def _plan_disks(
     volumes: dict[str, VolumeFacts],
     pool_path: str,
 ) -> list[MovedDisk]:
-    roles = {disk.device: disk for disk in known}
-    ephemeral = next((disk.device for disk in known if disk.role == "ephemeral"), None)
+    """What becomes of each disk. A config drive that stays on its host does not move."""
+    disks = [disk for disk in definition.read(domain.inactive_xml).disks if disk.path is not None]
+    again = "remove the instance from resizeflow and adopt it again"
+    for adopted in known:
+        if (adopted.device, adopted.path) not in [(disk.device, disk.path) for disk in disks]:
+            raise Conflict(f"{domain.name} has no disk {adopted.device} ({adopted.path}) any more: {again}.")
+    rows = {row.device: row for row in known}
+    ephemeral = next((row.device for row in known if row.role == "ephemeral"), None)
     moved = []
-    for disk in definition.read(domain.inactive_xml).disks:
-        if disk.kind != "disk" or disk.path is None:
+    for disk in disks:
+        row, volume = rows.get(disk.device), volumes.get(disk.path or "")
+        config = row.role == "config" if row else disk.kind != "disk"
+        if config and migration.same_host:
             continue
-        row, volume = roles.get(disk.device), volumes.get(disk.path)
+        if row is None and config:
+            raise Conflict(f"{domain.name} has {disk.path} inserted, which another host does not have: eject it.")
         if row is None or volume is None:
-            raise Conflict(
-                f"{domain.name}'s disk {disk.device} ({disk.path}) is not one that was adopted: remove the instance "
-                "from resizeflow and adopt it again."
-            )
+            raise Conflict(f"{domain.name}'s disk {disk.device} ({disk.path}) is not one that was adopted: {again}.")
         rules.format_as_defined(domain.name, disk, volume)
-        # An overlay is qcow2; a copy keeps the format it had.
-        image_format = "qcow2" if migration.same_host else disk.format
-        name = volume_name(migration, disk.device, image_format)
-        moved.append(
-            MovedDisk(
-                migration_id=migration.id,
-                device=disk.device,
-                role=row.role,
-                source_volume=volume.name,
-                source_path=disk.path,
-                source_format=disk.format,
-                source_capacity=volume.capacity,
-                source_allocation=volume.allocation,
-                dest_volume=name,
-                dest_path=f"{pool_path}/{name}",
-                dest_format=image_format,
-                new_capacity=rules.new_capacity(
-                    migration.old_flavor,
-                    migration.new_flavor,
-                    row.role,
-                    first_ephemeral=disk.device == ephemeral,
-                    actual=volume.capacity,
-                ),
-            )
-        )
+        moved.append(_moved(migration, row, volume, pool_path, first_ephemeral=disk.device == ephemeral))
+    if migration.new_flavor.swap_mb and not any(disk.role == "swap" for disk in moved):
+        moved.append(_added_swap(migration, domain.inactive_xml, moved, pool_path))
     return moved
+
+
+def _moved(migration: Migration, row: Disk, volume: VolumeFacts, pool_path: str, *, first_ephemeral: bool) -> MovedDisk:
+    old, new = migration.old_flavor, migration.new_flavor
+    capacity = rules.new_capacity(old, new, row.role, first_ephemeral=first_ephemeral, actual=volume.capacity)
+    disk = MovedDisk(
+        migration_id=migration.id,
+        device=row.device,
+        role=row.role,
+        source_volume=volume.name,
+        source_path=volume.path,
+        source_format=volume.format,
+        source_capacity=volume.capacity,
+        source_allocation=volume.allocation,
+        new_capacity=capacity,
+    )
+    if row.role != "swap":
+        # An overlay is qcow2; a copy keeps the format it had.
+        _give_destination(disk, migration, "qcow2" if migration.same_host else volume.format, pool_path)
+    elif capacity:
+        _give_destination(disk, migration, "raw", pool_path)
+    return disk
+
+
+def _added_swap(migration: Migration, xml: str, moved: list[MovedDisk], pool_path: str) -> MovedDisk:
+    """Swap space for a machine that had none."""
+    root = next(disk.device for disk in moved if disk.role == "root")
+    disk = MovedDisk(
+        migration_id=migration.id,
+        device=definition.free_device(xml, beside=root),
+        role="swap",
+        source_volume="",
+        source_path="",
+        source_format="",
+        source_capacity=0,
+        source_allocation=0,
+        new_capacity=migration.new_flavor.swap_mb * rules.MIB,
+    )
+    _give_destination(disk, migration, "raw", pool_path)
+    return disk
+
+
+def _give_destination(disk: MovedDisk, migration: Migration, image_format: str, pool_path: str) -> None:
+    name = volume_name(migration, disk.device, image_format)
+    disk.dest_volume, disk.dest_path, disk.dest_format = name, f"{pool_path}/{name}", image_format

@@ -8,6 +8,7 @@ from resizeflow.drivers.hypervisor import DriverError
 from resizeflow.persistence.models import Host, Migration
 from resizeflow.tasks import machine
 from resizeflow.tasks.base import MoveTask
+from resizeflow.tasks.moved import with_content
 
 
 def end_carrier(task: MoveTask, migration: Migration, host: Host) -> None:
@@ -21,28 +22,27 @@ def end_carrier(task: MoveTask, migration: Migration, host: Host) -> None:
 
 
 def carrier_xml(task: MoveTask, migration: Migration, *, at_destination: bool, bypass_cache: bool = False) -> str:
-    """The machine reduced to its disks, for one of the two hosts."""
+    """The machine reduced to the disks whose content moves, for one of the two hosts."""
     if migration.definition is None:
         raise DriverError("the source was never captured")
     disks = {
         disk.device: Placement(disk.dest_path or "", disk.dest_format or "", bypass_cache)
         if at_destination
         else Placement(disk.source_path, disk.source_format, bypass_cache)
-        for disk in migration.disks
+        for disk in with_content(migration)
     }
     return definition.carrier(
         migration.definition, disks=disks, mark=Mark(migration.id, task.world.lease.epoch, "carrier")
     )
 
 
-def copied(task: MoveTask, migration: Migration, devices: list[str], text: str) -> None:
-    """Commits at once that the destination has disks whole, before what carried them is ended."""
+def copied(task: MoveTask, migration: Migration, text: str) -> None:
+    """Commits at once that the destination has all disks whole, before what carried them is ended."""
     with task.world.intent("copied") as tx:
         row = tx.migrations.get(migration.id)
         row.bytes_done = row.bytes_total
-        for disk in row.disks:
-            if disk.device in devices and disk.copied_at is None:
-                disk.copied_at = tx.now()
+        for disk in with_content(row):
+            disk.copied_at = disk.copied_at or tx.now()
         tx.events.add(migration.id, "transfer", text, task=task.name)
 
 

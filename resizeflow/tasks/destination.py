@@ -15,6 +15,7 @@ from resizeflow.states import MigrationStatus
 from resizeflow.tasks import machine
 from resizeflow.tasks.base import WAIT_FOR_HOST, MoveTask, destination
 from resizeflow.tasks.disks import see_destination
+from resizeflow.tasks.moved import at_destination, at_source
 from resizeflow.tasks.network import unbind
 from resizeflow.tasks.source import close_as_finished
 
@@ -46,7 +47,7 @@ class DefineDestination(MoveTask):
 
     def _definition(self, migration: Migration) -> str:
         old, new = migration.old_flavor, migration.new_flavor
-        xml = definition.restored(self._source_xml(migration))
+        xml = _with_disks_of(migration, definition.restored(self._source_xml(migration)))
         machine_now = definition.read(xml)
         return definition.resized(
             xml,
@@ -100,6 +101,17 @@ class DefineDestination(MoveTask):
         )
 
 
+def _with_disks_of(migration: Migration, xml: str) -> str:
+    """The definition with the disks that the machine has at its destination, and no others of its old ones."""
+    root = next(disk.device for disk in migration.disks if disk.role == "root")
+    for disk in migration.disks:
+        if not disk.source_volume:
+            xml = definition.with_disk(xml, disk.device, beside=root)
+        elif not disk.dest_volume:
+            xml = definition.without_disk(xml, disk.device)
+    return xml
+
+
 class StartDestination(MoveTask):
     """Starts the machine on the destination, if it was on: the pivot.
 
@@ -117,7 +129,7 @@ class StartDestination(MoveTask):
             return
         host = destination(migration)
         hypervisor = self.gate.host(host)
-        if migration.source_off_at is None and migration.source_host.fenced_at is None:
+        if migration.source_off_at is None and not machine.is_fenced(migration.source_host, migration):
             raise Waiting(f"no proof that {migration.source_host.name} is off", delay=WAIT_FOR_HOST)
         with self.world.database.read() as tx:
             pivoted = tx.jobs.get(self.world.lease.job_id).pivot_at is not None
@@ -196,7 +208,8 @@ class PowerOffDestination(MoveTask):
     """Revert: shuts the machine down on the destination.
 
     Effect: off; what it wrote since the resize will be discarded.
-    Undo: starts it again if it was on. Convergent because: one that is off stays off.
+    Undo: starts it again if it was on; a fenced host is left as it is, and the revert can be asked for anew.
+    Convergent because: one that is off stays off.
     If killed: the guest may go on shutting down; the next run waits for it.
     """
 
@@ -205,25 +218,34 @@ class PowerOffDestination(MoveTask):
         try:
             machine.power_off(self, destination(migration), migration, seconds)
         except HostAway as error:
-            accept_fence(self, error)
+            accept_fence(self, migration, error)
 
     def undo(self, migration: Migration) -> None:
-        if migration.dest_was_running:
+        if not migration.dest_was_running:
+            return
+        try:
             machine.run_again(self, destination(migration), migration, machine.shutdown_seconds(self, migration))
+        except HostAway as error:
+            accept_fence(self, migration, error)
 
 
 class RetireDestination(MoveTask):
     """Revert: the destination can no longer start by itself; its disks are kept; proof of off.
 
+    Effect: as RetireSource; a domain that somebody undefined cannot start either.
     Undo: the inverse edit, marked as destination again, autostart as it was.
     Convergent because: a definition with our retired mark is not edited again. If killed: the next run goes on.
     """
 
     def do(self, migration: Migration) -> None:
+        host = destination(migration)
         try:
-            machine.retire(self, destination(migration), migration)
+            if self._is_gone(migration):
+                self.tell(f"proof of off: {host.name} has no domain {migration.instance_name}", proof=True)
+            else:
+                machine.retire(self, host, migration)
         except HostAway as error:
-            accept_fence(self, error)
+            accept_fence(self, migration, error)
 
         def proof(tx: Transaction) -> None:
             row = tx.migrations.get(migration.id)
@@ -232,7 +254,16 @@ class RetireDestination(MoveTask):
         self.world.work.record(proof)
 
     def undo(self, migration: Migration) -> None:
+        try:
+            self._restore(migration)
+        except HostAway as error:
+            accept_fence(self, migration, error)
+
+    def _restore(self, migration: Migration) -> None:
         host = destination(migration)
+        if self._is_gone(migration):
+            self.tell(f"{host.name} has no domain {migration.instance_name}: nothing is restored there")
+            return
 
         def as_destination(now: str) -> str:
             mark = Mark(migration.id, self.world.lease.epoch, "destination")
@@ -242,10 +273,13 @@ class RetireDestination(MoveTask):
         machine.unretire(self, host, migration, as_destination)
         machine.set_autostart(self, host, migration, bool(migration.autostart))
 
+    def _is_gone(self, migration: Migration) -> bool:
+        return self.gate.host(destination(migration)).domain(migration.instance_id) is None
 
-def accept_fence(task: MoveTask, error: HostAway) -> None:
+
+def accept_fence(task: MoveTask, migration: Migration, error: HostAway) -> None:
     """A host that is away counts as off only if a person said that it is (`host set --fenced`)."""
-    if error.host.fenced_at is None:
+    if not machine.is_fenced(error.host, migration):
         raise error
     task.tell(
         f"{error.host.name} is away and fenced since {error.host.fenced_at:%Y-%m-%d %H:%M:%S}: that is proof of off"
@@ -267,13 +301,13 @@ class RemoveDestination(MoveTask):
         try:
             if not migration.same_host:
                 machine.remove_domain(self, host, migration)
-            for disk in migration.disks:
+            for disk in at_destination(migration):
                 machine.delete_volume(self, host, disk.dest_volume or "")
         except HostAway as error:
             if migration.same_host:
                 raise
             self.owe(migration, host, "domain", migration.instance_id, str(error))
-            for disk in migration.disks:
+            for disk in at_destination(migration):
                 self.owe(migration, host, "disk", disk.dest_volume or "", str(error))
         self.world.work.record(lambda tx: unbind(tx, migration, host.id))
 
@@ -283,6 +317,6 @@ class RemoveDestination(MoveTask):
         domain = hypervisor.domain(migration.instance_id)
         if domain is None or machine.has_role(domain, migration, "retired"):
             raise self.attention(f"{source.name} does not have the machine back: nothing is deleted")
-        for disk in migration.disks:
+        for disk in at_source(migration):
             if hypervisor.volume(source.pool, disk.source_volume) is None:
                 raise self.attention(f"{disk.source_path} is missing on {source.name}: nothing is deleted")

@@ -69,8 +69,7 @@ class DirectTransfer:
         while True:
             ends = self._ends()
             if ends.complete:
-                devices = [disk.device for disk in self.migration.disks]
-                copied(self.task, self.migration, devices, f"all disks are on {self.host.name}")
+                copied(self.task, self.migration, f"all disks are on {self.host.name}")
                 return
             if ends.under_way:
                 self._follow()

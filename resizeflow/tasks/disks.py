@@ -8,9 +8,11 @@ from resizeflow.drivers.hypervisor import DriverError, Hypervisor, PowerState
 from resizeflow.gate import HostAway
 from resizeflow.persistence.models import Host, Migration, MovedDisk
 from resizeflow.persistence.transaction import Transaction
+from resizeflow.states import TaskState
 from resizeflow.tasks import machine
 from resizeflow.tasks.base import MoveTask, destination
 from resizeflow.tasks.carrier import carrier_xml, end_carrier
+from resizeflow.tasks.moved import outdated, with_content
 
 POLL = 0.5
 
@@ -18,8 +20,8 @@ POLL = 0.5
 class ResizeDisks(MoveTask):
     """Grows the destination's disks to the new flavor.
 
-    Effect: each volume has at least its new capacity.
-    Undo: nothing; TransferDisks' undo removes the disks, the source's were never touched.
+    Effect: each volume has at least its new capacity; task state `resize_finish`.
+    Undo: the task state; TransferDisks' undo removes the disks, the source's were never touched.
     Convergent because: a volume that is large enough is left alone.
     If killed: the rest is grown by the next run.
     """
@@ -27,7 +29,7 @@ class ResizeDisks(MoveTask):
     def do(self, migration: Migration) -> None:
         host = destination(migration)
         hypervisor = self.gate.host(host)
-        for disk in migration.disks:
+        for disk in with_content(migration):
             name, wanted = disk.dest_volume or "", disk.new_capacity or disk.source_capacity
 
             def large_enough(name: str = name, wanted: int = wanted) -> bool:
@@ -38,6 +40,19 @@ class ResizeDisks(MoveTask):
                 hypervisor.grow_volume(host.pool, name, wanted)
 
             self.ensure(large_enough, grow, f"{disk.device} of {wanted} bytes")
+
+        def finishing(tx: Transaction) -> None:
+            tx.instances.get(migration.instance_id).task_state = TaskState.RESIZE_FINISH
+            tx.events.add(migration.id, "state", "task state resize_finish", task=self.name)
+            tx.notify("instance.resize_finish.start", tx.migrations.get(migration.id), task=self.name)
+
+        self.world.work.record(finishing)
+
+    def undo(self, migration: Migration) -> None:
+        def not_finishing(tx: Transaction) -> None:
+            tx.instances.get(migration.instance_id).task_state = TaskState.RESIZE_MIGRATED
+
+        self.world.work.record(not_finishing)
 
 
 class MergeOverlays(MoveTask):
@@ -61,15 +76,15 @@ class MergeOverlays(MoveTask):
         if migration.merge_begun_at is None:
             with self.world.intent("merge") as tx:
                 tx.migrations.get(migration.id).merge_begun_at = tx.now()
-        if any(disk.merged_at is None for disk in migration.disks):
+        if any(disk.merged_at is None for disk in with_content(migration)):
             self._merge(migration, host)
         self._use_bases(migration, host)
-        for disk in migration.disks:
+        for disk in with_content(migration):
             machine.delete_volume(self, host, disk.dest_volume or "")
 
         def merged(tx: Transaction) -> None:
             rows = {disk.device: disk for disk in tx.instances.get(migration.instance_id).disks}
-            for disk in migration.disks:
+            for disk in with_content(migration):
                 row = rows[disk.device]
                 row.volume, row.path, row.format = disk.source_volume, disk.source_path, disk.source_format
 
@@ -84,7 +99,7 @@ class MergeOverlays(MoveTask):
                 lambda: hypervisor.start_carrier(xml),
                 "carrier for the merge",
             )
-        for disk in migration.disks:
+        for disk in with_content(migration):
             self._commit(migration, hypervisor, disk)
         domain = hypervisor.domain(uuid)
         if domain is not None and domain.state is PowerState.RUNNING:
@@ -93,10 +108,10 @@ class MergeOverlays(MoveTask):
                 lambda: hypervisor.suspend(uuid),
                 "suspended guest for the pivot",
             )
-        for disk in migration.disks:
+        for disk in with_content(migration):
             self._pivot(migration, hypervisor, disk)
         with self.world.intent("merged") as tx:
-            for disk in tx.migrations.get(migration.id).disks:
+            for disk in with_content(tx.migrations.get(migration.id)):
                 disk.merged_at = disk.merged_at or tx.now()
             tx.events.add(migration.id, "transfer", "all overlays are merged", task=self.name)
 
@@ -129,7 +144,7 @@ class MergeOverlays(MoveTask):
         domain = hypervisor.domain(uuid)
         if domain is not None and domain.state is PowerState.PAUSED and migration.dest_was_running:
             machine.let_run(self, host, migration)
-        bases = {disk.device: Placement(disk.source_path, disk.source_format) for disk in migration.disks}
+        bases = {disk.device: Placement(disk.source_path, disk.source_format) for disk in with_content(migration)}
 
         def named() -> bool:
             now = hypervisor.domain(uuid)
@@ -164,7 +179,8 @@ class RemoveSourceDisks(MoveTask):
     """Confirm: removes the captured disks from the source, each by its exact pool and name.
 
     Effect: only after the destination and its disks have just been seen (no copy is deleted unless the other was
-        looked at); a file that any domain or chain still refers to is refused by the driver.
+        looked at); a file that any domain or chain still refers to is refused by the driver. On the same host only
+        old swap space is removed, the others are in use, merged.
     Undo: none. Convergent because: a file that is gone is fine.
     If killed: the rest is removed by the next run. A source that is away: each disk becomes a debt.
     """
@@ -172,18 +188,19 @@ class RemoveSourceDisks(MoveTask):
     forward_only = True
 
     def do(self, migration: Migration) -> None:
-        if migration.same_host:
+        gone = outdated(migration)
+        if not gone:
             self.tell("the disks are still in use, merged")
             return
         see_destination(self, migration)
         source = migration.source_host
         try:
-            for disk in migration.disks:
+            for disk in gone:
                 machine.delete_volume(self, source, disk.source_volume)
         except HostAway as error:
-            if error.host.id != source.id:
+            if error.host.id != source.id or migration.same_host:
                 raise
-            for disk in migration.disks:
+            for disk in gone:
                 self.owe(migration, source, "disk", disk.source_volume, str(error))
 
 
@@ -196,9 +213,11 @@ def see_destination(task: MoveTask, migration: Migration) -> None:
         raise DriverError(f"{host.name} has no domain of this migration")
     paths = {disk.device: disk.path for disk in definition.read(domain.inactive_xml).disks}
     for disk in migration.disks:
-        merged = migration.same_host and migration.merge_begun_at is not None
+        merged = migration.same_host and migration.merge_begun_at is not None and disk.role != "swap"
         if paths.get(disk.device) not in ({disk.dest_path, disk.source_path} if merged else {disk.dest_path}):
             raise DriverError(f"{disk.device} on {host.name} is {paths.get(disk.device)}, not {disk.dest_path}")
-        volume = hypervisor.volume(host.pool, disk.source_volume if disk.merged_at else disk.dest_volume or "")
-        if not merged and (volume is None or volume.capacity < (disk.new_capacity or 0)):
+        if merged or disk.dest_volume is None:
+            continue
+        volume = hypervisor.volume(host.pool, disk.dest_volume)
+        if volume is None or volume.capacity < (disk.new_capacity or 0):
             raise DriverError(f"{disk.device} on {host.name} is not there at its full size")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from resizeflow.gate import HostAway
 from resizeflow.persistence.hosts import instance_consumer, migration_consumer
-from resizeflow.persistence.models import Host, Migration
+from resizeflow.persistence.models import Disk, Host, Migration
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import MigrationStatus, TaskState, VmState
-from resizeflow.tasks import machine
+from resizeflow.tasks import machine, notices
 from resizeflow.tasks.base import MoveTask, destination
 from resizeflow.tasks.network import activate
 
@@ -27,7 +27,14 @@ def place(tx: Transaction, migration: Migration, *, at_destination: bool) -> Non
     instance.flavor_id = migration.new_flavor_id if at_destination else migration.old_flavor_id
     rows = {disk.device: disk for disk in instance.disks}
     for disk in tx.migrations.get(migration.id).disks:
-        row = rows[disk.device]
+        row = rows.get(disk.device)
+        if not (disk.dest_volume if at_destination else disk.source_volume):
+            if row is not None:
+                instance.disks.remove(row)
+            continue
+        if row is None:
+            row = Disk(device=disk.device, role=disk.role)
+            instance.disks.append(row)
         if at_destination:
             row.volume, row.path, row.format = (
                 disk.dest_volume or "",
@@ -41,6 +48,15 @@ def place(tx: Transaction, migration: Migration, *, at_destination: bool) -> Non
     activate(tx, migration, host_id)
 
 
+def finish(tx: Transaction, migration: Migration) -> None:
+    """`finished`, `resized`: a resize waits for its decision, and both its sizes are paid for."""
+    tx.migrations.advance(migration, MigrationStatus.POST_MIGRATING, to=MigrationStatus.FINISHED)
+    instance = tx.instances.get(migration.instance_id)
+    instance.vm_state, instance.task_state, instance.launched_at = VmState.RESIZED, None, tx.now()
+    migration.finished_at = tx.now()
+    tx.quotas.commit(migration)
+
+
 class OpenMigration(MoveTask):
     """The frame of the flow: first to begin, last to be undone.
 
@@ -51,6 +67,7 @@ class OpenMigration(MoveTask):
 
     def do(self, migration: Migration) -> None:
         self.tell(f"{migration.kind} of {migration.instance_name} from {migration.source_host.name} begins")
+        self.notify(f"{notices.SELECT}.start")
 
     def undo(self, migration: Migration) -> None:
         def close(tx: Transaction) -> None:
@@ -73,8 +90,8 @@ class OpenMigration(MoveTask):
                 f"rolled back: {instance.name} is {row.old_vm_state} on {row.source_host.name} "
                 f"with flavor {row.old_flavor.name}",
                 task=self.name,
-                notification="instance.resize.error",
             )
+            notices.rolled_back(tx, row, self.name)
 
         self.world.work.record(close)
 
@@ -95,6 +112,7 @@ class MoveInstance(MoveTask):
                 f"the instance is on {destination(migration).name}, task state resize_migrated",
                 task=self.name,
             )
+            tx.notify("instance.resize.end", tx.migrations.get(migration.id), task=self.name)
 
         self.world.work.record(move)
 
@@ -118,23 +136,19 @@ class FinishResize(MoveTask):
         host = destination(migration)
         machine.set_autostart(self, host, migration, bool(migration.autostart))
 
-        def finish(tx: Transaction) -> None:
+        def done(tx: Transaction) -> None:
             row = tx.migrations.get(migration.id)
-            tx.migrations.advance(row, MigrationStatus.POST_MIGRATING, to=MigrationStatus.FINISHED)
+            finish(tx, row)
             tx.jobs.pivot(self.world.lease)
-            instance = tx.instances.get(row.instance_id)
-            instance.vm_state, instance.task_state, instance.launched_at = VmState.RESIZED, None, tx.now()
-            row.finished_at = tx.now()
-            tx.quotas.commit(row)
             tx.events.add(
                 row.id,
                 "state",
-                f"finished: {instance.name} is resized on {host.name}, to be confirmed or reverted",
+                f"finished: {row.instance_name} is resized on {host.name}, to be confirmed or reverted",
                 task=self.name,
-                notification="instance.resize_finish.end",
             )
+            tx.notify("instance.resize_finish.end", row, task=self.name)
 
-        self.world.work.record(finish)
+        self.world.work.record(done)
 
 
 class FinishConfirm(MoveTask):
@@ -163,8 +177,8 @@ class FinishConfirm(MoveTask):
                 "state",
                 f"confirmed: {instance.name} is {seen} on {instance.host.name} with flavor {row.new_flavor.name}",
                 task=self.name,
-                notification="instance.resize_confirm.end",
             )
+            tx.notify("instance.resize_confirm.end", row, task=self.name)
 
         self.world.work.record(confirm)
 
@@ -212,7 +226,7 @@ class FinishRevert(MoveTask):
                 "state",
                 f"reverted: {instance.name} is {seen} on {row.source_host.name} with flavor {row.old_flavor.name}",
                 task=self.name,
-                notification="instance.resize_revert.end",
             )
+            tx.notify("instance.resize_revert.end", row, task=self.name)
 
         self.world.work.record(finish)

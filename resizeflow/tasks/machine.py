@@ -29,6 +29,12 @@ def has_role(domain: DomainFacts | None, migration: Migration, role: str, *, liv
     return mark is not None and mark.migration == migration.id and mark.role == role
 
 
+def is_fenced(host: Host, migration: Migration) -> bool:
+    """Whether a person said that nothing runs on a host, and said so later than the migration started the machine:
+    what was true before that proves nothing."""
+    return host.fenced_at is not None and host.fenced_at > (migration.resumed_at or migration.created_at)
+
+
 def is_off(domain: DomainFacts | None) -> bool:
     return domain is None or domain.state is PowerState.SHUTOFF
 

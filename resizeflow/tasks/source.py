@@ -11,8 +11,9 @@ from resizeflow.handover import Waiting
 from resizeflow.persistence.models import Migration
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import MigrationStatus, TaskState, VmState
-from resizeflow.tasks import machine
+from resizeflow.tasks import machine, notices
 from resizeflow.tasks.base import WAIT_FOR_HOST, MoveTask, destination
+from resizeflow.tasks.moved import at_source
 
 
 class PowerOffSource(MoveTask):
@@ -51,6 +52,8 @@ class PowerOffSource(MoveTask):
             tx.migrations.advance(row, MigrationStatus.PRE_MIGRATING, to=MigrationStatus.MIGRATING)
             tx.instances.get(row.instance_id).task_state = TaskState.RESIZE_MIGRATING
             tx.events.add(row.id, "state", "status migrating, task state resize_migrating", task=self.name)
+            tx.notify("instance.resize_prep.end", row, task=self.name)
+            tx.notify("instance.resize.start", row, task=self.name)
 
     def undo(self, migration: Migration) -> None:
         if migration.was_running and migration.status is not MigrationStatus.PRE_MIGRATING:
@@ -105,7 +108,7 @@ class RemoveSourceDomain(MoveTask):
 class CheckSource(MoveTask):
     """Revert: looks whether the way back is open.
 
-    Effect: none on hosts. Host up, retired definition ours (same host: no merge begun), disks as captured.
+    Effect: none on hosts. Host up, retired definition ours or none (same host: no merge begun), disks as captured.
     Undo: closes the revert: `reverting` to `finished`, the instance is resized as before.
     Convergent because: it only looks. If killed: looks again.
     """
@@ -115,11 +118,10 @@ class CheckSource(MoveTask):
         hypervisor = self.gate.host(source)
         if migration.merge_begun_at is not None:
             raise Conflict("The confirm had begun to merge the disks: there is no way back any more, confirm again.")
-        if not migration.same_host and not machine.has_role(
-            hypervisor.domain(migration.instance_id), migration, "retired"
-        ):
-            raise Conflict(f"{source.name} has no retired domain of this migration any more: nothing to go back to.")
-        for disk in migration.disks:
+        domain = hypervisor.domain(migration.instance_id)
+        if not migration.same_host and domain is not None and not machine.has_role(domain, migration, "retired"):
+            raise Conflict(f"The domain {migration.instance_name} on {source.name} is not the one that was retired.")
+        for disk in at_source(migration):
             volume = hypervisor.volume(source.pool, disk.source_volume)
             if volume is None or volume.capacity != disk.source_capacity:
                 raise Conflict(f"{disk.device} ({disk.source_path}) on {source.name} is not as it was captured.")
@@ -136,7 +138,7 @@ class CheckSource(MoveTask):
         try:
             return self.gate.host(destination(migration)).domain(migration.instance_id)
         except HostAway as error:
-            if error.host.fenced_at is None:
+            if not machine.is_fenced(error.host, migration):
                 raise Conflict(
                     f"The {error}. Wait for it; or, once you made sure that nothing runs there, say so with "
                     f"`resizeflow host set {error.host.name} --fenced` and revert again."
@@ -154,26 +156,47 @@ def close_as_finished(tx: Transaction, migration: Migration, status: MigrationSt
     instance = tx.instances.get(row.instance_id)
     instance.vm_state, instance.task_state = VmState.RESIZED, None
     tx.events.add(row.id, "state", "the resize is finished as before, to be confirmed or reverted", task=task)
+    notices.not_decided(tx, row, status, task)
 
 
 class RestoreSource(MoveTask):
     """Revert: the source's definition is startable again, with the old flavor.
 
     Effect: the inverse edit of the host's own definition; on the same host the captured one with today's passwords.
-    Undo: retired again. Convergent because: a definition without our retired mark is not edited.
-    If killed: done or not done.
+        Where somebody undefined the machine there, the captured one is all that is left, without passwords.
+    Undo: retired again; on the same host a machine that was undefined is undefined again.
+    Convergent because: a definition without our retired mark is not edited. If killed: done or not done.
     """
 
     def do(self, migration: Migration) -> None:
-        captured = migration.definition or ""
+        captured, source = migration.definition or "", migration.source_host
+        hypervisor = self.gate.host(source)
 
         def original(now: str) -> str:
             return with_passwords(captured, now) if migration.same_host else definition.restored(now)
 
-        machine.unretire(self, migration.source_host, migration, original)
+        if hypervisor.domain(migration.instance_id) is None:
+            self.tell(
+                f"{source.name} has no domain {migration.instance_name} any more: it is defined as captured"
+                f"{', without its passwords' if migration.has_secrets else ''}"
+            )
+            self.ensure(
+                lambda: hypervisor.domain(migration.instance_id) is not None,
+                lambda: hypervisor.define(captured),
+                f"captured definition on {source.name}",
+            )
+        machine.unretire(self, source, migration, original)
 
     def undo(self, migration: Migration) -> None:
-        machine.retire(self, migration.source_host, migration)
+        source = migration.source_host
+        hypervisor = self.gate.host(source)
+        if hypervisor.domain(migration.instance_id) is None:
+            return  # It was undefined before, and is not defined yet.
+        if migration.same_host and migration.dest_definition is None:
+            # Retired, it would be restored as the destination's, whose definition nobody has.
+            self.forget(lambda: hypervisor.undefine(migration.instance_id))
+        else:
+            machine.retire(self, source, migration)
 
 
 class StartSource(MoveTask):
@@ -188,7 +211,7 @@ class StartSource(MoveTask):
         source = migration.source_host
         with self.world.database.read() as tx:
             pivoted = tx.jobs.get(self.world.lease.job_id).pivot_at is not None
-        if not pivoted and migration.dest_off_at is None and not migration.discard_writes:
+        if not pivoted and migration.dest_off_at is None:
             raise Waiting(f"no proof that {destination(migration).name} is off", delay=WAIT_FOR_HOST)
         if migration.was_running:
             machine.start_paused(self, source, migration)

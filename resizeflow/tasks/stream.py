@@ -9,6 +9,7 @@ from resizeflow.persistence.models import Host, Migration, MovedDisk, Segment
 from resizeflow.tasks import machine
 from resizeflow.tasks.base import MoveTask
 from resizeflow.tasks.carrier import carrier_xml, copied, end_carrier
+from resizeflow.tasks.moved import with_content
 
 BEGINNINGS = 4
 POLL = 1.0
@@ -25,12 +26,11 @@ class StreamTransfer:
 
     def run(self) -> None:
         """Returns when the destination has all disks, durably and recorded. Raises DriverError, HostAway."""
-        for disk in self.migration.disks:
+        for disk in with_content(self.migration):
             if disk.copied_at is None:
                 self._copy(disk)
         self._flush()
-        devices = [disk.device for disk in self.migration.disks]
-        copied(self.task, self.migration, devices, f"all disks are on {self.host.name}")
+        copied(self.task, self.migration, f"all disks are on {self.host.name}")
 
     def _copy(self, disk: MovedDisk) -> None:
         for beginning in range(1, BEGINNINGS + 1):
@@ -85,7 +85,7 @@ class StreamTransfer:
             tx.session.flush()
             row = tx.migrations.get(self.migration.id)
             sent = sa.select(sa.func.sum(Segment.length)).where(Segment.disk_id.in_([moved.id for moved in row.disks]))
-            row.bytes_total = sum(_file_size(moved) for moved in row.disks)
+            row.bytes_total = sum(_file_size(moved) for moved in with_content(row))
             row.bytes_done = min(int(tx.session.scalar(sent) or 0), row.bytes_total)
 
     def _flush(self) -> None:

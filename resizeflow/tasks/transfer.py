@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
+
 from resizeflow.drivers.hypervisor import VolumeFacts, VolumeSpec
+from resizeflow.drivers.swap import PAGE, Swap
 from resizeflow.gate import HostAway
 from resizeflow.persistence.models import Host, Migration, MovedDisk
 from resizeflow.persistence.transaction import Transaction
@@ -11,6 +14,7 @@ from resizeflow.tasks import machine
 from resizeflow.tasks.base import MoveTask, destination
 from resizeflow.tasks.carrier import end_carrier
 from resizeflow.tasks.direct import DirectTransfer, PathBlocked
+from resizeflow.tasks.moved import at_destination, with_content
 from resizeflow.tasks.stream import StreamTransfer
 
 
@@ -18,7 +22,8 @@ class TransferDisks(MoveTask):
     """Makes the destination's disks, with the content of the source's.
 
     Effect: on the same host an overlay on each disk; else empty volumes, filled by a carrier that the hosts move
-        between them, or through the worker. The source's disks are only read. Status `post-migrating` at the end.
+        between them, or through the worker; swap space is made anew. The source's disks are only read. Status
+        `post-migrating` at the end.
     Undo: ends the carriers on both hosts, then deletes the volumes made, by their names.
     Convergent because: volumes are made once, one that was left half made is made anew; a running transfer is found
         by its mark and taken over; a stream goes on after its last recorded segment; a disk recorded as copied is not
@@ -28,9 +33,11 @@ class TransferDisks(MoveTask):
 
     def do(self, migration: Migration) -> None:
         host = destination(migration)
-        for disk in migration.disks:
+        for disk in at_destination(migration):
             self._make_volume(migration, host, disk)
-        if not migration.same_host and not all(disk.copied_at for disk in migration.disks):
+            if disk.role == "swap":
+                self._make_swap(migration, host, disk)
+        if not migration.same_host and not all(disk.copied_at for disk in with_content(migration)):
             self._copy(migration, host)
         self._end_carriers(migration)
 
@@ -42,12 +49,14 @@ class TransferDisks(MoveTask):
 
     def _make_volume(self, migration: Migration, host: Host, disk: MovedDisk) -> None:
         hypervisor = self.gate.host(host)
+        blank = disk.role == "swap"
+        overlay = migration.same_host and not blank
         spec = VolumeSpec(
             name=disk.dest_volume or "",
-            capacity=disk.source_capacity,
+            capacity=disk.new_capacity or 0 if blank else disk.source_capacity,
             format=disk.dest_format or "",
-            backing_path=disk.source_path if migration.same_host else None,
-            backing_format=disk.source_format if migration.same_host else None,
+            backing_path=disk.source_path if overlay else None,
+            backing_format=disk.source_format if overlay else None,
         )
 
         def whole() -> bool:
@@ -61,6 +70,20 @@ class TransferDisks(MoveTask):
             hypervisor.create_volume(host.pool, spec)
 
         self.ensure(whole, make, f"volume {spec.name} on {host.name}")
+
+    def _make_swap(self, migration: Migration, host: Host, disk: MovedDisk) -> None:
+        """What swap space holds is worth nothing while its machine is off; what the guest calls it by is kept."""
+        hypervisor, name = self.gate.host(host), disk.dest_volume or ""
+        old = None
+        if disk.source_volume:
+            old = self.gate.host(migration.source_host).swap(migration.source_host.pool, disk.source_volume)
+        identity = old.uuid if old else str(uuid.uuid5(uuid.UUID(migration.instance_id), disk.device))
+        swap = Swap(identity, (disk.new_capacity or 0) // PAGE * PAGE, old.label if old else "")
+        self.ensure(
+            lambda: hypervisor.swap(host.pool, name) == swap,
+            lambda: hypervisor.make_swap(host.pool, name, swap),
+            f"swap space {name} on {host.name}",
+        )
 
     def _copy(self, migration: Migration, host: Host) -> None:
         way = self.world.settings.transfer
@@ -92,12 +115,12 @@ class TransferDisks(MoveTask):
         try:
             if not migration.same_host:
                 end_carrier(self, migration, host)
-            for disk in migration.disks:
+            for disk in at_destination(migration):
                 machine.delete_volume(self, host, disk.dest_volume or "")
         except HostAway as error:
             if migration.same_host:
                 raise
-            for disk in migration.disks:
+            for disk in at_destination(migration):
                 self.owe(migration, host, "disk", disk.dest_volume or "", str(error))
             self.owe(migration, host, "domain", migration.instance_id, str(error))
 

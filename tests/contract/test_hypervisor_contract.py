@@ -24,6 +24,7 @@ from resizeflow.drivers.hypervisor import (
     Unreachable,
     VolumeSpec,
 )
+from resizeflow.drivers.swap import Swap
 from tests.contract.contract_sites import CARRIER, MACHINE, MIB, Fleet, Site, carrier_xml, machine_xml, until
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -45,6 +46,32 @@ def test_hosts_describe_themselves(fleet: Fleet) -> None:
     assert here.memory_mb > 0
     assert {MACHINE, "q35"} <= here.machines
     assert "qemu" in here.domain_types
+
+
+@pytest.mark.parametrize(
+    ("cpu", "there"),
+    [
+        ("", True),
+        ("<cpu mode='host-model'/>", True),
+        ("<cpu mode='custom' match='exact' check='partial'><model>qemu64</model></cpu>", True),
+        ("<cpu mode='custom' match='exact' check='partial'><model>EPYC-Milan</model></cpu>", False),
+        ("<cpu mode='custom' match='exact' check='none'><model>EPYC-Milan</model></cpu>", True),
+        ("<cpu mode='custom' match='exact' check='partial'><model>NoSuchModel</model></cpu>", False),
+    ],
+)
+def test_a_guest_starts_where_its_cpu_is_there(site: Site, cpu: str, there: bool) -> None:
+    """What the look says is what a start would say, also under TCG."""
+    machine = str(uuid.uuid4())
+    xml = machine_xml(machine_uuid=machine).replace("<devices>", f"{cpu}<devices>")
+    site.ask("define", xml)
+    defined = site.known(machine).inactive_xml
+    if there:
+        site.ask("check_cpu", defined)
+        site.ask("start_paused", machine)
+        return
+    for method, args in (("check_cpu", (defined,)), ("start_paused", (machine,))):
+        with pytest.raises(Refused, match="CPU"):
+            site.ask(method, *args)
 
 
 def test_a_pool_describes_itself(site: Site) -> None:
@@ -122,6 +149,35 @@ def test_an_overlay_lies_on_its_base(site: Site) -> None:
         site.ask("create_volume", site.pool, VolumeSpec("guess", 16 * MIB, "qcow2", base.path))
     with pytest.raises(Missing):
         site.ask("create_volume", site.pool, VolumeSpec("lost", 16 * MIB, "qcow2", base.path + "x", "raw"))
+
+
+def test_a_volume_is_made_swap_space(site: Site) -> None:
+    swap = Swap("6f1e2d3c-0000-4000-8000-00000000005a", 15 * MIB, "swap")
+    site.make("swap", 16)
+    assert site.ask("swap", site.pool, "swap") is None
+    site.ask("make_swap", site.pool, "swap", swap)
+    site.ask("make_swap", site.pool, "swap", swap)
+    assert site.ask("swap", site.pool, "swap") == swap
+    assert (site.ask("volume", site.pool, "swap").capacity, site.ask("volume", site.pool, "swap").format) == (
+        16 * MIB,
+        "raw",
+    )
+
+
+def test_swap_space_is_not_made_where_it_does_not_belong(site: Site) -> None:
+    swap = Swap(NOBODY, 16 * MIB)
+    small, qcow2, used = site.make("small", 15), site.make("qcow2", 16, "qcow2"), site.make("used", 16)
+    site.ask("define", machine_xml(used))
+    for volume in (small, qcow2, used):
+        with pytest.raises(Refused):
+            site.ask("make_swap", site.pool, volume.name, swap)
+        assert site.ask("swap", site.pool, volume.name) is None
+    for method, args in (("swap", ()), ("make_swap", (swap,))):
+        with pytest.raises(Missing):
+            site.ask(method, site.pool, "nothing", *args)
+    with pytest.raises(Refused):
+        site.ask("make_swap", site.pool, site.make("late", 16).name, swap, fence=fence(-1))
+    assert site.ask("swap", site.pool, "late") is None
 
 
 # --- definitions -----------------------------------------------------------------------------------------

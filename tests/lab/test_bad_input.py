@@ -10,6 +10,8 @@ import pytest
 from lab.guest import DiskSpec, Guest
 from lab.host import Host
 from lab.lab import Lab
+from resizeflow import errors
+from resizeflow.errors import RuleError
 from resizeflow.persistence import schema
 from tests.console import Console, everything
 from tests.fleet import Fleet
@@ -88,6 +90,59 @@ def test_a_domain_that_cannot_be_moved(
     arrange(fleet.lab.host("h1"), fleet.guest)
     before, rows = fleet.state(), everything(fleet)
     console.type("instance", "adopt", "h1", "web").refused(4, told)
+    assert fleet.state() == before
+    assert everything(fleet) == rows
+
+
+def paused(host: Host, guest: Guest) -> None:
+    guest.start(host)
+    host.virsh("suspend", "web")
+
+
+def undefined(host: Host, _guest: Guest) -> None:
+    host.virsh("undefine", "web")
+
+
+def two_numa_cells(host: Host, _guest: Guest) -> None:
+    xml = host.virsh("dumpxml", "web", "--inactive").replace("<vcpu placement='static'>1<", "<vcpu>2<")
+    cells = "".join(f"<cell id='{number}' cpus='{number}' memory='128' unit='MiB'/>" for number in (0, 1))
+    host.virsh("define", "/dev/stdin", stdin=xml.replace("<devices>", f"<cpu><numa>{cells}</numa></cpu><devices>"))
+
+
+@pytest.mark.parametrize(
+    ("arrange", "error", "told"),
+    [
+        (paused, errors.InstanceInvalidState, "web is paused"),
+        (undefined, errors.InstanceNotReady, "Host h1 has no domain web"),
+        (two_numa_cells, errors.FlavorImageConflict, "2 NUMA cells"),
+        (snapshot, errors.MigrationPreCheckError, "1 snapshot(s)"),
+        (managed_save, errors.MigrationPreCheckError, "managed save"),
+        (host_device, errors.MigrationPreCheckError, "host device"),
+    ],
+)
+def test_a_machine_that_was_changed_after_its_adoption(
+    console: Console, fleet: Fleet, arrange: Callable[[Host, Guest], None], error: type[RuleError], told: str
+) -> None:
+    assert console.type("instance", "adopt", "h1", "web").code == 0
+    arrange(fleet.lab.host("h1"), fleet.guest)
+    before, rows = fleet.state(), everything(fleet)
+    console.type("resize", "web", "--flavor", "big").refused(4, told)
+    with pytest.raises(error):
+        fleet.service.resize("web", "big")
+    assert fleet.state() == before
+    assert everything(fleet) == rows
+
+
+def test_no_way_between_the_hosts(console: Console, fleet: Fleet) -> None:
+    """Found before the machine is touched: no URI by which the source reaches the destination, and no other way."""
+    assert console.type("instance", "adopt", "h1", "web").code == 0
+    with fleet.database.write() as tx:
+        for host in tx.hosts.list():
+            host.peer_uri = None
+    config = fleet.folder / "resizeflow.conf"
+    config.write_text(config.read_text().replace("[DEFAULT]\n", "[DEFAULT]\ntransfer = direct\n"))
+    before, rows = fleet.state(), everything(fleet)
+    console.type("migrate", "web").refused(4, "no peer URI")
     assert fleet.state() == before
     assert everything(fleet) == rows
 

@@ -9,6 +9,7 @@ import pytest
 
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
+from resizeflow.errors import NoValidHost
 from resizeflow.persistence.hosts import Amount
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
@@ -133,3 +134,76 @@ def test_killed_while_it_changes_the_destination(cloud: Cloud, point: str) -> No
     assert cloud.run(job) is JobState.DONE
     assert destination(cloud, job) == "h4"
     assert used(cloud) == {"h1": 512, "h2": 0, "h3": 0, "h4": 1024}
+
+
+# --- filters, looked at again when an alternate is taken ---------------------------------------------------------
+
+
+def test_an_alternate_that_no_longer_passes_is_passed_over(cloud: Cloud) -> None:
+    job = chosen(cloud)
+    full(cloud, "h3")
+    cloud.inventory.set_host("h4", enabled=False, disabled_reason="new disks")
+    assert cloud.run(job) is JobState.DONE
+    assert destination(cloud, job) == "h2"
+    verdicts = cloud.migration(job).verdicts
+    assert verdicts["h4"] == "no longer: disabled (new disks)"
+    assert next(iter(verdicts)) == "h2"
+
+
+def test_an_alternate_to_which_a_member_of_the_group_went(cloud: Cloud) -> None:
+    with cloud.database.write() as tx:
+        tx.groups.create("db", "anti-affinity", "default")
+    cloud.inventory.set_instance("web", group_name="db")
+    cloud.world.create_guest("h2", "other", 1, 128, {"vda": 1}, running=False)
+    cloud.inventory.adopt("h2", "other")
+    cloud.inventory.set_instance("other", group_name="db")
+    job = cloud.service.resize("web", "big")
+    assert cloud.run_in_child(job, "SelectDestination.SUCCESS.after") == KILLED
+    with cloud.database.read() as tx:
+        assert [tx.hosts.get(host).name for host in cloud.migration(job).alternates] == ["h4"]
+    going = cloud.service.migrate("other", host="h4")
+    assert cloud.run_in_child(going, "SelectDestination.SUCCESS.after") == KILLED
+    full(cloud, "h3")
+    assert cloud.run(job) is JobState.DONE
+    migration = cloud.migration(job)
+    assert migration.status is MigrationStatus.ERROR
+    assert migration.verdicts["h4"] == "no longer: other of anti-affinity group db is there, or may be"
+    assert used(cloud) == {"h1": 512, "h2": 128, "h3": 0, "h4": 128}
+    assert cloud.world.running(cloud.uuid) == ("h1",)
+
+
+def test_a_cpu_that_the_host_has_not(cloud: Cloud) -> None:
+    """Nothing is powered off for a machine that its destination would not start."""
+    cpu = "<cpu mode='custom' match='exact' check='partial'><model>EPYC</model></cpu>"
+    cloud.world.add_host("h5", vcpus=8, memory_mb=4096, pool_gb=50, cpus=("qemu64", "EPYC"))
+    uri = cloud.world.uri("h5")
+    cloud.inventory.add_host("h5", uri, peer_uri=uri, data_uri="tcp://198.51.100.12")
+    cloud.world.create_guest("h5", "modern", 1, 512, {"vda": 1}, cpu=cpu)
+    cloud.inventory.adopt("h5", "modern")
+    with pytest.raises(NoValidHost, match="CPU is incompatible with host CPU: it is no EPYC: h2, h3, h4"):
+        cloud.service.migrate("modern")
+    job = cloud.service.resize("modern", "big")
+    assert cloud.run(job) is JobState.DONE
+    assert destination(cloud, job) == "h5"
+
+
+# --- what one move was asked to do is nothing to the next --------------------------------------------------------
+
+
+def test_the_host_that_was_asked_for_is_not_remembered(cloud: Cloud) -> None:
+    """Nova bugs 1669054, 1718512, 1797580 and 1845291: what a request spec kept (or lost) of an earlier move."""
+    cloud.world.set_speed(transfer_seconds=0)
+    assert finished(cloud, cloud.service.resize("web", "big", host="h2")) == "h2"
+    assert cloud.run(cloud.service.confirm("web")) is JobState.DONE
+    cloud.inventory.set_host("h1", enabled=True)
+    job = cloud.service.migrate("web")
+    full(cloud, "h3")
+    assert finished(cloud, job) == "h4"
+    assert cloud.run(cloud.service.confirm("web")) is JobState.DONE
+    assert finished(cloud, cloud.service.migrate("web", host="h1")) == "h1"
+
+
+def finished(cloud: Cloud, job: Submitted) -> str | None:
+    assert cloud.run(job) is JobState.DONE
+    assert cloud.migration(job).status is MigrationStatus.FINISHED, cloud.story(job)
+    return destination(cloud, job)

@@ -16,11 +16,14 @@ from resizeflow.drivers.definition import (
     Placement,
     carrier,
     difference,
+    free_device,
     marked,
     read,
     resized,
     restored,
     retired,
+    with_disk,
+    without_disk,
 )
 
 UUID = "5bb0b9a4-8a52-4b6e-9d8b-0a5b3c7f1a11"
@@ -309,9 +312,9 @@ def test_a_carrier_has_the_machine_s_identity_and_disks_and_nothing_else() -> No
         <vcpu>1</vcpu><os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>
         <devices><controller type='usb' model='none'/><memballoon model='none'/>
         <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/new/root'/>
-        <target dev='vda' bus='virtio'/></disk>
+        <target dev='vda' bus='virtio'/><alias name='ua-vda'/></disk>
         <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/new/ephemeral'/>
-        <target dev='vdb' bus='virtio'/></disk></devices></domain>"""
+        <target dev='vdb' bus='virtio'/><alias name='ua-vdb'/></disk></devices></domain>"""
     )
     assert read(xml).mark == mark
 
@@ -321,6 +324,33 @@ def test_both_ends_of_a_transfer_differ_in_their_files_only() -> None:
     here = carrier(MACHINE, disks=PLACES, mark=mark)
     there = carrier(MACHINE, disks={name: Placement("/there", p.format) for name, p in PLACES.items()}, mark=mark)
     assert without(here, "devices/disk/source") == without(there, "devices/disk/source")
+
+
+# --- disks that come and go ------------------------------------------------------------------------------
+
+
+def test_a_disk_is_added_on_the_bus_of_another_and_under_the_next_free_name() -> None:
+    taken = {disk.device for disk in read(MACHINE).disks}
+    device = free_device(MACHINE, beside="vda")
+    assert device.startswith("vd") and device not in taken
+    assert all(f"vd{letter}" in taken for letter in "abcdefghijklmnopqrstuvwxyz"[: ord(device[-1]) - ord("a")])
+    more = with_disk(MACHINE, device, beside="vda")
+    added = etree.fromstring(more).find(f"devices/disk/target[@dev='{device}']")
+    assert added is not None and added.get("bus") == "virtio"
+    placed = resized(more, vcpus=1, memory_mb=512, disks={device: Placement("/new/swap", "raw")}, mark=MARK)
+    assert [(disk.path, disk.format) for disk in read(placed).disks if disk.device == device] == [("/new/swap", "raw")]
+    assert canonical(without_disk(more, device)) == canonical(MACHINE)
+    assert canonical(without_disk(MACHINE, device)) == canonical(MACHINE)
+
+
+def test_what_cannot_be_added_is_refused() -> None:
+    full = MACHINE
+    for device in ("hda", "hdb", "hdc", "hdd"):
+        full = with_disk(full, device, beside="vda")
+    with pytest.raises(ValueError, match="no room for another disk beside hda"):
+        free_device(full, beside="hda")
+    with pytest.raises(ValueError, match="vda"):
+        with_disk(MACHINE, "vda", beside="vda")
 
 
 # --- difference ------------------------------------------------------------------------------------------

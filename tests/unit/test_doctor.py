@@ -39,7 +39,7 @@ def finish(cloud: Cloud, job: Submitted) -> None:
 
 def test_a_new_cloud_is_clean(cloud: Cloud) -> None:
     check_clean(cloud)
-    cloud.inventory.remove_instance("web")
+    cloud.service.remove("web")
     check_clean(cloud)
 
 
@@ -64,7 +64,7 @@ def test_each_operation_leaves_it_clean(memory_path: Path, host: str, running: b
     finish(cloud, back)
     finish(cloud, cloud.service.confirm("web"))
     # The disks that a migration made are the machine's own: they stay with it when it is given up.
-    cloud.inventory.remove_instance("web")
+    cloud.service.remove("web")
     check_clean(cloud)
 
 

@@ -80,14 +80,14 @@ def test_of_many_requests_one_is_accepted(cloud: Cloud) -> None:
     answers = at_once(*[lambda: cloud.service.resize("web", "big", host="h2") for _ in range(4)])
     accepted = [answer for answer in answers if isinstance(answer, Submitted)]
     assert len(accepted) == 1, answers
-    assert [type(answer) for answer in answers if answer not in accepted] == [Conflict] * 3, answers
+    assert all(isinstance(answer, Conflict) for answer in answers if answer not in accepted), answers
     reserved = {quota.resource: quota.reserved for quota in cloud.inventory.quotas("default")}
     assert reserved == {"instances": 0, "cores": 1, "ram": 512, "gigabytes": 1}
     assert cloud.run(accepted[0]) is JobState.DONE
     decisions = at_once(lambda: cloud.service.confirm("web"), lambda: cloud.service.revert("web"))
     decided = [answer for answer in decisions if isinstance(answer, Submitted)]
     assert len(decided) == 1, decisions
-    assert {type(answer) for answer in decisions} == {Submitted, Conflict}, decisions
+    assert all(isinstance(answer, Conflict) for answer in decisions if answer not in decided), decisions
     assert cloud.run(decided[0]) is JobState.DONE
 
 

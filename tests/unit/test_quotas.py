@@ -10,17 +10,16 @@ import pytest
 import sqlalchemy as sa
 
 from resizeflow.chaos.cloud import Cloud
-from resizeflow.errors import OverQuota, UsageError
+from resizeflow.errors import OverQuota, TooManyInstances, UsageError
 from resizeflow.persistence.models import Flavor, Reservation
 from resizeflow.persistence.quotas import RESOURCES, charge
 from resizeflow.service import Submitted
 from resizeflow.states import JobState
+from tests.console import Console, everything
 
 UNLIMITED = dict.fromkeys(RESOURCES, -1)
 OLD = {"instances": 1, "cores": 1, "ram": 512, "gigabytes": 1}
 """The charge of `web` as it was adopted."""
-SMALL_AND_LARGE = {"vcpus": 3, "memory_mb": 128, "root_gb": 4}
-"""Less memory, more of all else."""
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def growth(old: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
 
 def finished(cloud: Cloud) -> tuple[Submitted, dict[str, int]]:
     """A finished resize to a flavor that is larger in some and smaller in other resources, and its charge."""
-    new = charge(cloud.inventory.create_flavor("mixed", **SMALL_AND_LARGE))
+    new = charge(cloud.inventory.create_flavor("mixed", vcpus=3, memory_mb=128, root_gb=4))
     job = cloud.service.resize("web", "mixed", host="h2")
     assert usage(cloud) == (OLD, growth(OLD, new))
     assert reservations(cloud) == 2
@@ -113,6 +112,7 @@ def test_the_formula_for_any_two_flavors(cloud: Cloud) -> None:
                     memory_mb=dice.randint(1, 4096),
                     root_gb=dice.randint(0, 20),
                     ephemeral_gb=dice.choice((0, 0, 5)),
+                    swap_mb=dice.choice((0, 0, 1025)),
                 )
                 for side in ("old", "new")
             )
@@ -167,14 +167,73 @@ def test_a_limit_counts_what_others_have_reserved(cloud: Cloud) -> None:
     assert usage(cloud)[1]["cores"] == 2
 
 
-def test_a_project_s_own_limit_goes_before_the_default(cloud: Cloud) -> None:
-    with cloud.database.write() as tx:
-        assert tx.quotas.limits("default", {**UNLIMITED, "ram": 9}) == {**UNLIMITED, "ram": 9}
-        tx.quotas.set_limit("default", "ram", 5)
-        tx.quotas.set_limit("default", "ram", 6)
-        assert tx.quotas.limits("default", {**UNLIMITED, "ram": 9}) == {**UNLIMITED, "ram": 6}
-        assert tx.quotas.limits("another", {**UNLIMITED, "ram": 9})["ram"] == 9
-        assert tx.quotas.usage("another", "ram").in_use == 0
+def in_force(cloud: Cloud) -> tuple[int, str]:
+    """The limit of cores of project `default`, and where it comes from."""
+    (cores,) = [quota for quota in cloud.inventory.quotas("default") if quota.resource == "cores"]
+    return cores.limit, cores.limit_from
+
+
+def test_a_project_s_own_limit_goes_before_the_class_s_and_the_configured(cloud: Cloud) -> None:
+    inventory = cloud.inventory
+    assert in_force(cloud) == (-1, "configuration")
+    inventory.set_quota(None, {"cores": 7})
+    assert in_force(cloud) == (7, "class")
+    assert inventory.class_limits()["cores"] == (7, "class")
+    assert inventory.class_limits()["ram"] == (-1, "configuration")
+    inventory.set_quota("default", {"cores": 5})
+    inventory.set_quota("default", {"cores": 6, "ram": 1024})
+    assert in_force(cloud) == (6, "project")
+    with cloud.database.read() as tx:
+        assert tx.quotas.limits("another", UNLIMITED)["cores"] == (7, "class")
+    inventory.delete_quota("default", ["ram"])
+    assert in_force(cloud) == (6, "project")
+    inventory.delete_quota("default")
+    assert in_force(cloud) == (7, "class")
+    inventory.delete_quota(None)
+    assert in_force(cloud) == (-1, "configuration")
+
+
+@pytest.mark.parametrize("whose", [None, "default"], ids=["class", "project"])
+def test_a_limit_holds_whatever_it_comes_from(cloud: Cloud, whose: str | None) -> None:
+    """Nova's test_resize_server_overquota, and its message."""
+    cloud.inventory.create_flavor("four-times", vcpus=1, memory_mb=2048, root_gb=1)
+    cloud.inventory.set_quota(whose, {"ram": 512})
+    with pytest.raises(TooManyInstances) as error:
+        cloud.service.resize("web", "four-times")
+    assert str(error.value) == "Quota exceeded for ram: Requested 1536, but already used 512 of 512 ram"
+    assert (error.value.http_code, error.value.exit_code) == (403, 4)
+    cloud.inventory.delete_quota(whose)
+    cloud.service.resize("web", "four-times")
+
+
+def test_all_that_is_too_little_is_told_at_once(cloud: Cloud) -> None:
+    cloud.inventory.set_quota("default", {"ram": 1000, "cores": 1, "gigabytes": 2})
+    with pytest.raises(TooManyInstances) as error:
+        cloud.service.resize("web", "big")
+    told = "Quota exceeded for cores, ram: Requested 1, 512, but already used 1, 512 of 1, 1000 cores, ram"
+    assert str(error.value) == told
+
+
+def test_what_a_smaller_size_frees_is_free_once_it_is_confirmed(cloud: Cloud) -> None:
+    """Until then the way back needs it, and nobody else gets it. Nova's revert is refused then, with HTTP 500."""
+    cloud.world.create_guest("h1", "db", 1, 512, {"vda": 1}, running=False)
+    cloud.inventory.adopt("h1", "db")
+    cloud.inventory.create_flavor("less", vcpus=1, memory_mb=256, root_gb=1)
+    cloud.inventory.create_flavor("more", vcpus=1, memory_mb=768, root_gb=1)
+    cloud.inventory.set_quota("default", {"ram": 1024})
+    job = cloud.service.resize("web", "less", host="h2")
+    assert reservations(cloud) == 0
+    assert cloud.run(job) is JobState.DONE
+    assert usage(cloud)[0]["ram"] == 1024
+    with pytest.raises(TooManyInstances, match="ram: Requested 256, but already used 1024 of 1024 ram"):
+        cloud.service.resize("db", "more", host="h2")
+    assert cloud.run(cloud.service.revert("web")) is JobState.DONE
+    assert usage(cloud)[0]["ram"] == 1024
+    assert cloud.run(cloud.service.resize("web", "less", host="h2")) is JobState.DONE
+    assert cloud.run(cloud.service.confirm("web")) is JobState.DONE
+    assert usage(cloud)[0]["ram"] == 768
+    cloud.service.resize("db", "more", host="h2")
+    assert usage(cloud)[0]["ram"] + usage(cloud)[1]["ram"] == 1024
 
 
 @pytest.mark.parametrize("limits", [{"cores": -2}, {"volumes": 3}])
@@ -183,13 +242,46 @@ def test_a_limit_that_is_none(cloud: Cloud, limits: dict[str, int]) -> None:
         cloud.inventory.set_quota("default", limits)
 
 
+def test_limits_on_the_command_line(cloud: Cloud) -> None:
+    console = Console(cloud.folder / "resizeflow.conf")
+
+    def cores(*words: str) -> tuple[int, str]:
+        (row,) = [row for row in console.ask("quota", *words) if row["resource"] == "cores"]
+        return row["limit"], row["limit_from"]
+
+    assert cores("set", "--class", "default", "--cores", "5") == (5, "class")
+    assert cores("show", "--class", "default") == cores("show", "shop") == (5, "class")
+    assert cores("set", "shop", "--cores", "0", "--ram", "-1") == (0, "project")
+    assert cores("show") == (5, "class")
+    assert cores("delete", "shop", "--ram") == (0, "project")
+    assert cores("delete", "shop") == (5, "class")
+    assert cores("delete", "--class", "default", "--cores") == (-1, "configuration")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("set --cores 3", "project --class is required"),
+        ("set shop --class default --cores 3", "not allowed with argument project"),
+        ("set --class gold --cores 3", "invalid choice: 'gold'"),
+        ("delete", "project --class is required"),
+        ("delete shop --machines", "unrecognized arguments: --machines"),
+    ],
+)
+def test_limits_of_nobody(cloud: Cloud, words: str, told: str) -> None:
+    before = everything(cloud)
+    answer = Console(cloud.folder / "resizeflow.conf").type("quota", *words.split())
+    assert (answer.code, told in answer.err) == (2, True), answer
+    assert everything(cloud) == before
+
+
 def test_a_machine_that_leaves_takes_its_charge_along(cloud: Cloud) -> None:
     assert usage(cloud)[0] == OLD
     cloud.inventory.set_quota("default", {"instances": 1})
     cloud.world.create_guest("h1", "db", 1, 512, {"vda": 1}, running=False)
     with pytest.raises(OverQuota, match="instances"):
         cloud.inventory.adopt("h1", "db")
-    cloud.inventory.remove_instance("web")
+    cloud.service.remove("web")
     assert usage(cloud)[0] == UNRESERVED
     cloud.inventory.adopt("h1", "db")
     assert usage(cloud)[0] == OLD

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from xml.etree.ElementTree import tostring
+
 import libvirt
 
 from resizeflow.drivers.hypervisor import HostFacts
@@ -30,6 +32,23 @@ def host_facts(session: Session) -> HostFacts:
         domain_types=frozenset(types - {""}),
         bridges=bridges,
     )
+
+
+def check_cpu(session: Session, xml: str) -> None:
+    """What libvirtd itself asks when it starts a guest; the CPU that its QEMU offers counts, also under TCG."""
+    root = parse(xml)
+    cpu, machine = root.find("cpu"), root.find("os/type")
+    if cpu is None or machine is None:
+        return
+    kind = (machine.get("arch"), machine.get("machine"), root.get("type"))
+    with session.asking("give a guest its CPU"):
+        try:
+            session.connection.compareHypervisorCPU(
+                None, *kind, tostring(cpu, "unicode"), libvirt.VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE
+            )
+        except libvirt.libvirtError as error:
+            if cpu.get("check") != "none" or error.get_error_code() != libvirt.VIR_ERR_CPU_INCOMPATIBLE:
+                raise
 
 
 def _bridges(connection: libvirt.virConnect) -> frozenset[str]:

@@ -12,8 +12,9 @@ from resizeflow.drivers.hypervisor import (
     VolumeFacts,
     VolumeSpec,
 )
-from resizeflow.drivers.libvirt import domains, facts, lifecycle, merges, pools, stream, transfer, volumes
+from resizeflow.drivers.libvirt import domains, facts, lifecycle, merges, pools, stream, swap, transfer, volumes
 from resizeflow.drivers.libvirt.session import Session
+from resizeflow.drivers.swap import Swap
 
 
 class LibvirtHost(Hypervisor):
@@ -25,6 +26,9 @@ class LibvirtHost(Hypervisor):
     def facts(self) -> HostFacts:
         return facts.host_facts(self._session)
 
+    def check_cpu(self, xml: str) -> None:
+        facts.check_cpu(self._session, xml)
+
     def pool(self, pool: str) -> PoolFacts:
         return pools.pool_facts(self._session, pool)
 
@@ -33,6 +37,9 @@ class LibvirtHost(Hypervisor):
 
     def volumes(self, pool: str) -> tuple[VolumeFacts, ...]:
         return volumes.all_volume_facts(self._session, pool)
+
+    def swap(self, pool: str, name: str) -> Swap | None:
+        return swap.signature(self._session, pool, name)
 
     def domain(self, uuid: str) -> DomainFacts | None:
         return domains.domain_facts(self._session, uuid)
@@ -51,6 +58,9 @@ class LibvirtHost(Hypervisor):
 
     def grow_volume(self, pool: str, name: str, capacity: int) -> None:
         volumes.grow(self._session, pool, name, capacity)
+
+    def make_swap(self, pool: str, name: str, swap_space: Swap) -> None:
+        swap.make(self._session, pool, name, swap_space)
 
     def delete_volume(self, pool: str, name: str) -> None:
         volumes.delete(self._session, pool, name)

@@ -44,15 +44,9 @@ class _Disk:
 
     @contextmanager
     def stream(self, doing: str) -> Iterator[libvirt.virStream]:
-        """A stream that is finished, or aborted if anything goes wrong. Most errors come at the finish."""
-        with self.session.asking(f"{doing} {self.label}", begun=True):
-            stream = self.session.connection.newStream(0)
-            try:
-                yield stream
-                stream.finish()
-            except BaseException:
-                _abort(stream)
-                raise
+        """A stream to or from the volume."""
+        with opened(self.session, f"{doing} {self.label}") as stream:
+            yield stream
 
 
 class _Throttle:
@@ -133,7 +127,7 @@ def _copy(source: _Disk, destination: _Disk, offset: int, length: int, throttle:
                 upload.sendHole(piece)
             else:
                 content.data(piece)
-                _send(upload, piece)
+                send_all(upload, piece)
                 throttle.sent(len(piece))
     return content.hexdigest()
 
@@ -169,11 +163,6 @@ def _pieces(disk: _Disk, offset: int, length: int) -> Iterator[bytes | int]:
         raise DriverError(f"{disk.session.host}: {disk.label} ended {left} bytes early at {offset + length - left}.")
 
 
-def _send(upload: libvirt.virStream, data: bytes) -> None:
-    while data:
-        data = data[upload.send(data) :]
-
-
 def _verify(source: _Disk, destination: _Disk, segments: list[StreamSegment]) -> None:
     """Reads the copy back. Raises `Differs` at the first difference."""
     host = destination.session.host
@@ -190,6 +179,25 @@ def _verify(source: _Disk, destination: _Disk, segments: list[StreamSegment]) ->
                 f"{host}: {destination.label} differs from its source between"
                 f" {segment.offset} and {segment.offset + segment.length}; copy it anew."
             )
+
+
+@contextmanager
+def opened(session: Session, doing: str) -> Iterator[libvirt.virStream]:
+    """A stream that is finished, or aborted if anything goes wrong. Most errors come at the finish."""
+    with session.asking(doing, begun=True):
+        stream = session.connection.newStream(0)
+        try:
+            yield stream
+            stream.finish()
+        except BaseException:
+            _abort(stream)
+            raise
+
+
+def send_all(stream: libvirt.virStream, data: bytes) -> None:
+    """Sends all of it, in as many parts as libvirt takes."""
+    while data:
+        data = data[stream.send(data) :]
 
 
 def _abort(stream: libvirt.virStream) -> None:

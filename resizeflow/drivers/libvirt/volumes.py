@@ -110,12 +110,13 @@ def _listed(session: Session, pool: libvirt.virStoragePool) -> Iterator[VolumeFa
 def facts_of(volume: libvirt.virStorageVol) -> VolumeFacts:
     root = parse(volume.XMLDesc(0))
     form = root.find("target/format")
+    probed = form.get("type", "raw") if form is not None else "raw"
     return VolumeFacts(
         name=text(root, "name") or "",
         path=text(root, "target/path") or "",
         capacity=number(root, "capacity"),
         allocation=number(root, "allocation"),
-        format=form.get("type", "raw") if form is not None else "raw",
+        format="raw" if probed == "iso" else probed,  # to QEMU a CD image is a raw one
         backing_path=text(root, "backingStore/path"),
     )
 

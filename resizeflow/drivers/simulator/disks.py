@@ -2,6 +2,7 @@
 
 Content is a line of words, one for each write (`made`, then `run:h1` for each time that CPUs ran on h1), so
 that a test sees whether a disk holds all that was ever written. An overlay without content shows its backing.
+Swap space begins with a word that says so.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from urllib.parse import quote, unquote
 
 from lxml import etree
 
 from resizeflow.drivers.definition import Disk, read
 from resizeflow.drivers.hypervisor import Missing, PoolFacts, VolumeFacts
+from resizeflow.drivers.swap import Swap
 
 RUN_BYTES = 2**20
 """What each run of a guest writes to each of its disks."""
@@ -131,6 +134,20 @@ class Shelf:
             format=row["format"],
             backing_path=row["backing"],
         )
+
+
+def swap_word(swap: Swap) -> str:
+    """The content of a volume that was made swap space."""
+    return f"{'hibernated' if swap.hibernated else 'swap'}:{swap.uuid}:{swap.size}:{quote(swap.label)}"
+
+
+def swap_in(content: str) -> Swap | None:
+    """The swap signature with which a volume's content begins."""
+    kind, _, words = content.partition(" ")[0].partition(":")
+    if kind not in ("swap", "hibernated"):
+        return None
+    identity, size, label = words.split(":")
+    return Swap(identity, int(size), unquote(label), hibernated=kind == "hibernated")
 
 
 def local_disks(xml: str) -> tuple[Disk, ...]:

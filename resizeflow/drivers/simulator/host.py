@@ -25,11 +25,12 @@ from resizeflow.drivers.hypervisor import (
     VolumeFacts,
     VolumeSpec,
 )
-from resizeflow.drivers.simulator.disks import Shelf, as_written, local_disk, local_disks, with_file
+from resizeflow.drivers.simulator.disks import Shelf, as_written, local_disk, local_disks, swap_in, swap_word, with_file
 from resizeflow.drivers.simulator.jobs import power_off, progress
-from resizeflow.drivers.simulator.machines import accept, describe, parsed, refuse_if_used, start
+from resizeflow.drivers.simulator.machines import accept, describe, parsed, refuse_if_used, require_cpu, start
 from resizeflow.drivers.simulator.session import HostSession, find_domain, setting
 from resizeflow.drivers.simulator.store import boottime
+from resizeflow.drivers.swap import PAGE, Swap
 
 STREAM_SEGMENTS = 4
 _POLL_SECONDS = 0.005
@@ -66,6 +67,10 @@ class SimulatedHost(Hypervisor):
             bridges=frozenset(json.loads(row["bridges"])),
         )
 
+    def check_cpu(self, xml: str) -> None:
+        with self._session.looking("check_cpu") as db:
+            require_cpu(db, self._name, xml)
+
     def pool(self, pool: str) -> PoolFacts:
         with self._session.looking("pool") as db:
             return self._session.shelf(db, pool).facts()
@@ -77,6 +82,11 @@ class SimulatedHost(Hypervisor):
     def volumes(self, pool: str) -> tuple[VolumeFacts, ...]:
         with self._session.looking("volumes") as db:
             return self._session.shelf(db, pool).volumes()
+
+    def swap(self, pool: str, name: str) -> Swap | None:
+        with self._session.looking("swap") as db:
+            shelf = self._session.shelf(db, pool)
+            return swap_in(shelf.content(shelf.path_of(name)))
 
     def domain(self, uuid: str) -> DomainFacts | None:
         with self._session.looking("domain") as db:
@@ -139,6 +149,15 @@ class SimulatedHost(Hypervisor):
                     "UPDATE volumes SET capacity = ? WHERE storage = ? AND name = ?",
                     (capacity, shelf.storage, name),
                 )
+
+    def make_swap(self, pool: str, name: str, swap_space: Swap) -> None:
+        with self._session.acting("make_swap", name, pool, swap_space) as db:
+            shelf = self._session.shelf(db, pool)
+            volume = shelf.at(shelf.path_of(name))
+            if volume.format != "raw" or volume.capacity < swap_space.size:
+                raise Refused(f"volume '{name}' is not raw, or smaller than {swap_space.size} bytes")
+            refuse_if_used(db, self._name, shelf, volume, running_only=False)
+            shelf.write(volume.path, swap_word(swap_space), PAGE)
 
     def delete_volume(self, pool: str, name: str) -> None:
         with self._session.acting("delete_volume", name, pool) as db:

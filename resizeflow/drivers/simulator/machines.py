@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 
+from lxml import etree
+
 from resizeflow.drivers.definition import Definition, read
 from resizeflow.drivers.hypervisor import DomainFacts, Exists, Missing, PowerState, Refused, VolumeFacts
 from resizeflow.drivers.simulator.disks import Shelf, local_disks, without_secrets
@@ -38,6 +40,15 @@ def accept(db: sqlite3.Connection, host: str, xml: str) -> Definition:
     return definition
 
 
+def require_cpu(db: sqlite3.Connection, host: str, xml: str) -> None:
+    """Raises `Refused` if the host has not the CPU model that a definition asks for, unless that may be left out."""
+    cpu = etree.fromstring(xml).find("cpu")
+    model = None if cpu is None or cpu.get("check") == "none" else cpu.findtext("model")
+    cpus = json.loads(db.execute("SELECT cpus FROM hosts WHERE name = ?", (host,)).fetchone()["cpus"])
+    if model is not None and model not in cpus:
+        raise Refused(f"the CPU is incompatible with host CPU: it is no {model}")
+
+
 def start(db: sqlite3.Connection, host: str, xml: str, *, incoming: bool = False) -> None:
     """Starts a domain, its CPUs stopped. A defined one of that UUID keeps its definition."""
     definition = accept(db, host, xml)
@@ -48,6 +59,7 @@ def start(db: sqlite3.Connection, host: str, xml: str, *, incoming: bool = False
     for nic in definition.nics:
         if nic.bridge is not None and nic.bridge not in bridges:
             raise Refused(f"Cannot get interface MTU on '{nic.bridge}': No such device")
+    require_cpu(db, host, xml)
     _take_image_locks(db, Shelf.of(db, host), xml)
     db.execute(
         """INSERT INTO domains (host, uuid, name, live_xml, state, incoming) VALUES (?, ?, ?, ?, ?, ?)

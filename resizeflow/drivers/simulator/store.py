@@ -16,6 +16,7 @@ CREATE TABLE storages (
 CREATE TABLE hosts (
     name TEXT PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, vcpus INTEGER NOT NULL, memory_mb INTEGER NOT NULL,
     machines TEXT NOT NULL, domain_types TEXT NOT NULL, bridges TEXT NOT NULL,
+    cpus TEXT NOT NULL DEFAULT '["qemu64"]',
     storage TEXT NOT NULL REFERENCES storages, up INTEGER NOT NULL DEFAULT 1,
     booting INTEGER NOT NULL DEFAULT 0, hung INTEGER NOT NULL DEFAULT 0, attempts_left INTEGER);
 CREATE TABLE volumes (

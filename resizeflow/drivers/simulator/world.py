@@ -60,6 +60,7 @@ class SimulatedWorld:
         bridges: Iterable[str] = ("br0",),
         machines: Iterable[str] = MACHINES,
         domain_types: Iterable[str] = ("qemu", "kvm"),
+        cpus: Iterable[str] = ("qemu64",),
         storage: str | None = None,
     ) -> None:
         """Adds a host with a pool of its own; hosts of the same `storage` share one, as over NFS."""
@@ -69,8 +70,8 @@ class SimulatedWorld:
                 (storage or name, POOL, "/var/lib/libvirt/images", pool_gb * 2**30),
             )
             db.execute(
-                """INSERT INTO hosts (name, uuid, vcpus, memory_mb, machines, domain_types, bridges, storage)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+                """INSERT INTO hosts (name, uuid, vcpus, memory_mb, machines, domain_types, bridges, cpus, storage)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
                 (
                     name,
                     uuid or str(uuids.uuid5(uuids.NAMESPACE_DNS, name)),
@@ -79,6 +80,7 @@ class SimulatedWorld:
                     json.dumps(sorted(machines)),
                     json.dumps(sorted(domain_types)),
                     json.dumps(sorted(bridges)),
+                    json.dumps(sorted(cpus)),
                     storage or name,
                 ),
             )
@@ -96,10 +98,11 @@ class SimulatedWorld:
         disk_format: str = "qcow2",
         uuid: str | None = None,
         devices: str = "",
+        cpu: str = "",
     ) -> str:
         """A machine with disks (device → GiB) and a NIC on the host's first bridge; returns its UUID.
 
-        One that does not listen ignores a shutdown. `devices` is XML of further devices.
+        One that does not listen ignores a shutdown. `devices` is XML of further devices, `cpu` the `<cpu>` element.
         """
         uuid = uuid or str(uuids.uuid4())
         with self._store.transaction() as db:
@@ -112,19 +115,11 @@ class SimulatedWorld:
                 vcpus=vcpus,
                 memory_mb=memory_mb,
                 devices=_disks_xml(files, disk_format) + _nic_xml(uuid, bridge) + devices,
+                cpu=cpu,
             )
             for device, gigabytes in disks.items():
-                db.execute(
-                    "INSERT INTO volumes VALUES (?, ?, ?, ?, ?, NULL, NULL, ?)",
-                    (
-                        shelf.storage,
-                        f"{name}-{device}.{disk_format}",
-                        gigabytes * 2**30,
-                        gigabytes * 2**26,
-                        disk_format,
-                        f"made:{name}-{device}",
-                    ),
-                )
+                file, size = f"{name}-{device}.{disk_format}", gigabytes * 2**30
+                _fill(shelf, file, size, f"made:{name}-{device}", volume_format=disk_format, written=size // 16)
             accept(db, host, xml)
             db.execute(
                 "INSERT INTO domains (host, uuid, name, inactive_xml, state) VALUES (?, ?, ?, ?, 'shutoff')",
@@ -135,6 +130,15 @@ class SimulatedWorld:
             if running:
                 run(db, host, xml)
         return uuid
+
+    def create_volume(
+        self, host: str, name: str, capacity: int, content: str, *, volume_format: str = "raw", written: int = 0
+    ) -> str:
+        """A file in the host's pool, of which so many bytes are `written`; returns its path."""
+        with self._store.transaction() as db:
+            shelf = Shelf.of(db, host)
+            _fill(shelf, name, capacity, content, volume_format=volume_format, written=written)
+            return shelf.path_of(name)
 
     def set_domain(
         self, host: str, uuid: str, *, snapshots: int = 0, managed_save: bool = False, autostart: bool = False
@@ -271,12 +275,17 @@ def _host(db: sqlite3.Connection, name: str) -> sqlite3.Row:
     return row
 
 
-def _guest_xml(*, name: str, uuid: str, vcpus: int, memory_mb: int, devices: str) -> str:
+def _fill(shelf: Shelf, name: str, capacity: int, content: str, *, volume_format: str, written: int) -> None:
+    row = (shelf.storage, name, capacity, written, volume_format, content)
+    shelf.db.execute("INSERT INTO volumes VALUES (?, ?, ?, ?, ?, NULL, NULL, ?)", row)
+
+
+def _guest_xml(*, name: str, uuid: str, vcpus: int, memory_mb: int, devices: str, cpu: str) -> str:
     return (
         f"<domain type='qemu'><name>{escape(name)}</name><uuid>{uuid}</uuid>"
         f"<memory unit='MiB'>{memory_mb}</memory><currentMemory unit='MiB'>{memory_mb}</currentMemory>"
         f"<vcpu>{vcpus}</vcpu><os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>"
-        f"<devices>{devices}</devices></domain>"
+        f"{cpu}<devices>{devices}</devices></domain>"
     )
 
 

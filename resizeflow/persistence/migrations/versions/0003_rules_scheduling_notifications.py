@@ -71,6 +71,7 @@ def upgrade() -> None:
         sa.Column("priority", sa.String(length=16), nullable=False),
         sa.Column("payload", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.DateTime(), nullable=False),
+        sa.Column("wanted", sa.Boolean(), nullable=False),
         sa.Column("sent_at", sa.DateTime(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("message_id"),
@@ -81,9 +82,10 @@ def upgrade() -> None:
         "ix_notifications_unsent",
         "notifications",
         ["id"],
-        sqlite_where=sa.text("sent_at IS NULL"),
-        postgresql_where=sa.text("sent_at IS NULL"),
+        sqlite_where=sa.text("wanted AND sent_at IS NULL"),
+        postgresql_where=sa.text("wanted AND sent_at IS NULL"),
     )
+    op.create_index("ix_notifications_created_at", "notifications", ["created_at"])
     op.create_table(
         "postman",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),

@@ -1,0 +1,21 @@
+"""What a request must satisfy: pure functions, one rule each, in Nova's order, with the error each raises."""
+
+from resizeflow.rules.decision import DECIDING, Decision
+from resizeflow.rules.disks import CONFIG_DRIVE_BYTES, MIB, new_capacity
+from resizeflow.rules.machine import format_as_defined, movable
+from resizeflow.rules.move import BEFORE_LOOKING, RULES, Move
+from resizeflow.rules.request import check
+
+__all__ = [
+    "BEFORE_LOOKING",
+    "CONFIG_DRIVE_BYTES",
+    "DECIDING",
+    "MIB",
+    "RULES",
+    "Decision",
+    "Move",
+    "check",
+    "format_as_defined",
+    "movable",
+    "new_capacity",
+]

@@ -15,7 +15,7 @@ from resizeflow.states import JobState
 from tests.fleet import Fleet
 from tests.lab import checks
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow]
+pytestmark = pytest.mark.lab
 
 MIB = 1024**2
 PAGE = 4096

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from resizeflow.states import JobState, MigrationStatus, VmState
 from tests.fleet import Fleet
 from tests.lab import checks
 
 CLEANLY, HARD = "web shut down cleanly", "web did not shut down within 0.1 s, it is powered off hard"
+
+pytestmark = pytest.mark.lab
 
 
 def test_a_guest_s_own_time_to_shut_down(fleet: Fleet) -> None:

@@ -60,9 +60,9 @@ def test_breaches_are_printed_and_the_exit_code_tells(cloud: Cloud, console: Con
             "kind": "breach",
             "invariant": 2,
             "subject": "project default",
-            "found": "cores: 7 in use, 0 reserved",
-            "expected": "cores: 1 in use, 0 reserved",
-            "repair": "the counters are set to what is expected",
+            "found": "cores: 7 in use",
+            "expected": "cores: 1 in use",
+            "repair": "the counter is set to what is expected",
         },
         {
             "kind": "breach",

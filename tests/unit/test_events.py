@@ -71,8 +71,9 @@ def test_the_log_goes_on_over_a_confirm_and_commands(cloud: Cloud, job: Submitte
     assert cloud.run(confirm) is JobState.DONE
     events = log(cloud, job)
     assert broken_link(events) is None
-    assert [event.text for event in events[before : before + 2]] == [
+    assert [event.text for event in events[before : before + 3]] == [
         "confirm accepted, status confirming",
+        "instance.resize_confirm.start",
         "resume was asked for",
     ]
     with cloud.database.read() as tx:

@@ -24,8 +24,8 @@ from resizeflow.states import Direction, JobState
 from tests.golden import make
 
 SETS = sorted((Path(__file__).parents[1] / "golden").glob("*.json.xz"))
-FEW = 33
-"""Each so many-th case is in every run."""
+FEW, SOME = 33, 3
+"""Each so many-th case is in every quick run, and in every run; certification runs all."""
 
 
 @cache
@@ -36,9 +36,15 @@ def pictures(file: Path) -> dict[str, Any]:
 def cases() -> list[Any]:
     names = [(file, name) for file in SETS for name in pictures(file)]
     return [
-        pytest.param(file, name, id=f"{file.name.split('.')[0]}/{name}", marks=() if n % FEW == 0 else pytest.mark.slow)
-        for n, (file, name) in enumerate(names)
+        pytest.param(file, name, id=f"{file.name.split('.')[0]}/{name}", marks=marks_of(number))
+        for number, (file, name) in enumerate(names)
     ]
+
+
+def marks_of(number: int) -> list[pytest.MarkDecorator]:
+    if number % SOME:
+        return [pytest.mark.certify]
+    return [pytest.mark.slow] if number % FEW else []
 
 
 def upgraded(file: Path, name: str, folder: Path) -> tuple[Cloud, Submitted]:
@@ -99,9 +105,10 @@ def test_a_job_in_flight_is_rolled_back(
     finish(cloud, job, outcome(file, name.partition("/")[0], True))
 
 
-def test_the_first_set_is_of_the_first_schema_and_has_every_flow() -> None:
-    first = pictures(SETS[0])
-    assert {name.partition("/")[0] for name in first} == set(make.FLOWS)
-    assert {make.revision(picture) for picture in first.values()} == {"0001"}
+@pytest.mark.parametrize(("file", "schema"), [(SETS[0], "0001"), (SETS[1], "0002")])
+def test_a_set_is_of_its_schema_and_has_every_flow(file: Path, schema: str) -> None:
+    cases = pictures(file)
+    assert {name.partition("/")[0] for name in cases} == set(make.FLOWS)
+    assert {make.revision(picture) for picture in cases.values()} == {schema}
     for flow in make.FLOWS:
-        assert sum(name.startswith(f"{flow}/") for name in first) > 5
+        assert sum(name.startswith(f"{flow}/") for name in cases) > 5

@@ -6,6 +6,7 @@ It sleeps by its clocks: its CLOCK_BOOTTIME is later by a million seconds when i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,8 @@ from resizeflow.chaos.laboratory import Laboratory
 
 FEW, SOME = 3, 12
 SCENARIOS = ("resize", "resize-stream", "confirm-same-host", "revert")
+LATER_NEWS = re.compile(r"segments#(?!1\b)")
+"""How often a stream's progress is written down depends on how fast the machine is: only the first time is sure."""
 AMOUNTS = [FEW, pytest.param(SOME, marks=pytest.mark.slow), pytest.param(None, marks=pytest.mark.certify)]
 
 
@@ -48,7 +51,9 @@ def test_stopped_between_check_and_call(laboratory: Laboratory, amount: int | No
 def test_stopped_before_a_commit(laboratory: Laboratory, amount: int | None) -> None:
     acts = {point.removesuffix(".checked") for point in laboratory.points if point.endswith(".checked")}
     points = [
-        point for point in laboratory.points if point.endswith(".before") and point.removesuffix(".before") not in acts
+        point
+        for point in laboratory.points
+        if point.endswith(".before") and point.removesuffix(".before") not in acts and not LATER_NEWS.search(point)
     ]
     assert len(points) > FEW
     check(laboratory, spread(points, amount))

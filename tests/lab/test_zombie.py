@@ -35,6 +35,7 @@ KINDS = {
     "define": ("resize", "RetireSource.define#1"),
     "create_volume": ("resize", "TransferDisks.create_volume#2"),
     "start_carrier": ("resize", "TransferDisks.start_carrier#1"),
+    "make_swap": ("swap", "TransferDisks.make_swap#1"),
     "transfer": ("resize", "TransferDisks.transfer#1"),
     "stream": ("stream", "TransferDisks.stream#1"),
     "destroy": ("resize", "TransferDisks.destroy#1"),
@@ -112,6 +113,9 @@ def submitted(fleet: Fleet, flow: str) -> Submitted:
     """The job of which one effect is stopped, after what must come before it."""
     if flow in ("resize", "stream"):
         return fleet.service.resize("web", "big", host="h2")
+    if flow == "swap":
+        fleet.inventory.create_flavor("swapping", vcpus=2, memory_mb=384, root_gb=2, ephemeral_gb=1, swap_mb=64)
+        return fleet.service.resize("web", "swapping", host="h2")
     before = fleet.service.resize("web", "big", host="h1" if flow == "merge" else "h2")
     assert fleet.run(before) is JobState.DONE, fleet.story(before)
     fleet.guest.wait_report(boots=2, timeout=90)

@@ -72,6 +72,12 @@ def slow_connection(request: pytest.FixtureRequest) -> str | None:
     return _connection(request)
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.certify)])
+def thorough_connection(request: pytest.FixtureRequest) -> str | None:
+    """As `connection`, for long lists of cases that other tests run on both: on PostgreSQL in certification."""
+    return _connection(request)
+
+
 def _connection(request: pytest.FixtureRequest) -> str | None:
     if request.param == "sqlite":
         return None

@@ -60,26 +60,20 @@ SMALL = "small"
 
 SCENARIOS: Mapping[str, Scenario] = {
     "resize": Scenario("resize"),
-    "resize-stopped": Scenario("resize", running=False),
+    "resize-stopped": Scenario("resize", running=False, swap_mb=(64, 128), config_drive=True),
     "resize-stream": Scenario("resize", transfer="stream"),
     "resize-same-host": Scenario("resize", host="h1"),
-    "resize-same-host-stopped": Scenario("resize", host="h1", running=False),
+    "resize-same-host-stopped": Scenario("resize", host="h1", running=False, swap_mb=(0, 64)),
     "migrate": Scenario("migrate"),
     "migrate-stopped": Scenario("migrate", running=False),
     "confirm": Scenario("confirm"),
     "confirm-stopped": Scenario("confirm", running=False),
     "confirm-same-host": Scenario("confirm", host="h1"),
-    "confirm-same-host-stopped": Scenario("confirm", host="h1", running=False),
+    "confirm-same-host-stopped": Scenario("confirm", host="h1", running=False, swap_mb=(64, 128), config_drive=True),
     "remove": Scenario("remove"),
     "revert": Scenario("revert"),
-    "revert-stopped": Scenario("revert", running=False),
+    "revert-stopped": Scenario("revert", running=False, swap_mb=(64, 0), config_drive=True),
     "revert-same-host": Scenario("revert", host="h1"),
     "revert-same-host-stopped": Scenario("revert", host="h1", running=False),
-    "resize-swap": Scenario("resize", disks=("vda",), swap_mb=(64, 128), config_drive=True),
-    "resize-same-host-swap-added": Scenario("resize", host="h1", running=False, disks=("vda",), swap_mb=(0, 64)),
-    "confirm-same-host-swap": Scenario(
-        "confirm", host="h1", running=False, disks=("vda",), swap_mb=(64, 128), config_drive=True
-    ),
-    "revert-swap-removed": Scenario("revert", running=False, disks=("vda",), swap_mb=(64, 0), config_drive=True),
     SMALL: Scenario("resize", running=False, disks=("vda",)),
 }

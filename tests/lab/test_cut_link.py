@@ -24,10 +24,8 @@ from tests.lab.worker_process import WorkerProcess
 pytestmark = pytest.mark.lab
 
 IN_MID_TRANSFER = RESIZE["transfer"]
-EACH_RUN = {("transfer", "h2")}
 
 
-@pytest.mark.certify
 def test_between_the_hosts_for_a_while(make_fleet: FleetMaker, make_worker: WorkerMaker) -> None:
     fleet = make_fleet(transfer="direct", bandwidth="100")
     before = fleet.guest.wait_report()
@@ -74,13 +72,8 @@ def test_between_the_hosts_for_good_the_disks_go_through_the_worker(
     checks.healthy(fleet)
 
 
-@pytest.mark.parametrize(
-    ("phase", "host"),
-    [
-        pytest.param(phase, host, marks=[] if (phase, host) in EACH_RUN else pytest.mark.certify)
-        for phase, host in itertools.product(RESIZE, ("h1", "h2"))
-    ],
-)
+@pytest.mark.certify
+@pytest.mark.parametrize(("phase", "host"), list(itertools.product(RESIZE, ("h1", "h2"))))
 def test_a_host_cut_off_from_everybody(
     make_fleet: FleetMaker, make_worker: WorkerMaker, phase: str, host: str
 ) -> None:  # fmt: skip

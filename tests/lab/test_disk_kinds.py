@@ -122,7 +122,7 @@ def test_swap_is_added_and_removed_by_a_revert(make: Maker) -> None:
     checks.nothing_left_on(fleet, "h2")
 
 
-@pytest.mark.parametrize("swap_format", ["raw", "qcow2"])
+@pytest.mark.parametrize("swap_format", [pytest.param("raw", marks=pytest.mark.certify), "qcow2"])
 def test_swap_grows_and_is_called_as_before(make: Maker, swap_format: str) -> None:
     """Beside a config drive; once the hosts move the disks, once the worker."""
     transfer = "direct" if swap_format == "raw" else "stream"
@@ -141,7 +141,7 @@ def test_swap_grows_and_is_called_as_before(make: Maker, swap_format: str) -> No
     assert any(line.split()[1:4] == ["cdrom", "sda", drive.path] for line in listed.splitlines()[2:])
 
 
-@pytest.mark.parametrize("decision", ["confirm", "revert"])
+@pytest.mark.parametrize("decision", ["confirm", pytest.param("revert", marks=pytest.mark.certify)])
 def test_swap_goes_on_the_same_host_and_the_config_drive_stays(make: Maker, decision: str) -> None:
     fleet = make(swap_mb=(64, 0), config_drive=True)
     host, state, before = fleet.lab.host("h1"), fleet.state(), fleet.guest.wait_report()

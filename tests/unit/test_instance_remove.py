@@ -33,8 +33,8 @@ from tests.rivals import at_once
 
 
 @pytest.fixture
-def cloud(memory_path: Path, connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=connection).build()
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=thorough_connection).build()
 
 
 def resized(cloud: Cloud, host: str = "h2") -> Submitted:

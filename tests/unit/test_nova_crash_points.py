@@ -16,8 +16,8 @@ POINTS = [pytest.param(moment, id=moment.name) for moment in MOMENTS]
 
 
 @pytest.fixture
-def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=slow_connection).build()
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=thorough_connection).build()
 
 
 def test_there_are_nineteen() -> None:

@@ -32,8 +32,8 @@ WAYS = [pytest.param("h1", "h2", id="forward"), pytest.param("h2", "h1", id="rev
 
 
 @pytest.fixture
-def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=slow_connection).build()
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=thorough_connection).build()
 
 
 def finish(cloud: Cloud, job: Submitted) -> Submitted:

@@ -96,8 +96,8 @@ def test_swap_expand_0_to_0_confirm(memory_path: Path, host: str) -> None:
 
 
 @HOSTS
-def test_swap_expand_0_to_1024_confirm(memory_path: Path, connection: str | None, host: str) -> None:
-    confirmed(memory_path, connection, host, True, (0, 1024))
+def test_swap_expand_0_to_1024_confirm(memory_path: Path, thorough_connection: str | None, host: str) -> None:
+    confirmed(memory_path, thorough_connection, host, True, (0, 1024))
 
 
 @HOSTS
@@ -128,8 +128,8 @@ def test_swap_shrink_1024_to_0_confirm(memory_path: Path, host: str) -> None:
 
 
 @HOSTS
-def test_swap_shrink_1024_to_0_revert(memory_path: Path, connection: str | None, host: str) -> None:
-    reverted(memory_path, connection, host, True, (1024, 0))
+def test_swap_shrink_1024_to_0_revert(memory_path: Path, thorough_connection: str | None, host: str) -> None:
+    reverted(memory_path, thorough_connection, host, True, (1024, 0))
 
 
 @HOSTS

@@ -25,8 +25,8 @@ PIVOT = "StartDestination.commit.pivot#1.after"
 
 
 @pytest.fixture
-def cloud(memory_path: Path, connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=connection).build()
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=thorough_connection).build()
 
 
 def resized(cloud: Cloud, host: str = "h2") -> Submitted:

@@ -10,8 +10,9 @@ from lab.system import LabError
 
 METADATA_NAMESPACE = "urn:resizeflow:lab"
 KERNEL_COMMAND_LINE = (
-    "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests random.trust_cpu=on audit=0 nokaslr"
+    "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests random.trust_cpu=on audit=0 nokaslr no_timer_check"
 )
+"""`no_timer_check`: an emulated machine on a busy host may get no timer interrupt while the kernel looks for one."""
 LETTERS = "abcdefghijklmnop"
 
 

@@ -21,6 +21,8 @@ from resizeflow.worker import Worker
 from tests.console import Console
 from tests.rivals import at_once
 
+pytestmark = pytest.mark.slow
+
 WINDOW = 3600
 
 

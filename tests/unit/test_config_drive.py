@@ -17,6 +17,8 @@ from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
 from tests.console import Console
 
+pytestmark = pytest.mark.slow
+
 GIB = 2**30
 ISO = "web-config.iso"
 

@@ -17,6 +17,8 @@ from resizeflow.states import JobState, MigrationStatus
 from resizeflow.worker import Worker
 from tests.rivals import Rival, at_once
 
+pytestmark = pytest.mark.slow
+
 AWAY = "of anti-affinity group db is there, or may be"
 TOGETHER = "of affinity group db is elsewhere, or may be"
 

@@ -16,6 +16,8 @@ from resizeflow.states import JobState, MigrationStatus
 from tests.console import everything
 from tests.rivals import at_once
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cloud(memory_path: Path, connection: str | None) -> Cloud:

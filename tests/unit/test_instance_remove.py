@@ -31,6 +31,8 @@ from resizeflow.worker import Worker
 from tests.console import Console, everything
 from tests.rivals import at_once
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:

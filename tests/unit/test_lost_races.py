@@ -20,6 +20,8 @@ from resizeflow.states import JobState
 from tests.console import everything
 from tests.rivals import Rival, at_once
 
+pytestmark = pytest.mark.slow
+
 Act = Callable[[Service], object]
 
 

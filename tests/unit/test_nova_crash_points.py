@@ -12,6 +12,8 @@ from tests import nova_crash_points as crash
 from tests.nova_crash_points import MOMENTS, Moment
 from tests.seen import look
 
+pytestmark = pytest.mark.slow
+
 POINTS = [pytest.param(moment, id=moment.name) for moment in MOMENTS]
 
 

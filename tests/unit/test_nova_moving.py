@@ -24,6 +24,8 @@ from resizeflow.worker import Worker
 from tests.console import everything
 from tests.seen import Seen, look, quota, usage
 
+pytestmark = pytest.mark.slow
+
 OLD, BIG, NOTHING = "1/512/1", "2/1024/2", "0/0/0"
 """vCPUs/MiB/GiB of the machine as it was adopted, of flavor `big`, and of an empty host."""
 MIB = 2**20

@@ -13,6 +13,8 @@ from resizeflow.service import Submitted
 from resizeflow.states import JobState, TaskState
 from tests.committed import States, watched
 
+pytestmark = pytest.mark.slow
+
 Nova = tuple[str, str | None, str]
 
 # nova/compute/manager.py prep_resize, resize_instance, finish_resize. Nova writes the status of a migration and the

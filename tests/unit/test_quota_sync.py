@@ -17,6 +17,8 @@ from resizeflow.states import JobState
 from tests.console import Console, everything
 from tests.planted import found, rolled_back, sql
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:

@@ -14,6 +14,8 @@ from resizeflow.service import Submitted
 from resizeflow.states import JobState
 from tests.console import Console
 
+pytestmark = pytest.mark.slow
+
 CLEANLY, HARD = "web shut down cleanly", "web did not shut down within {:g} s, it is powered off hard"
 
 

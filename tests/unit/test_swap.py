@@ -20,6 +20,8 @@ from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
 from tests.console import Console
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 HOSTS = pytest.mark.parametrize("host", ["h1", "h2"], ids=["same host", "another host"])
 RUNS = pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])

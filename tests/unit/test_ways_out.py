@@ -21,6 +21,8 @@ from resizeflow.worker import Worker
 from tests.committed import States, states, watched
 from tests.console import Console, everything
 
+pytestmark = pytest.mark.slow
+
 PIVOT = "StartDestination.commit.pivot#1.after"
 
 

@@ -1,0 +1,32 @@
+"""Domain definitions read and transformed: what the operator configured stays, only what must change does.
+
+Pure functions on libvirt's domain XML. They serve both drivers and the tasks.
+"""
+
+from resizeflow.drivers.definition.carriers import carrier
+from resizeflow.drivers.definition.comparing import difference
+from resizeflow.drivers.definition.disks import Placement, free_device, with_disk, without_disk
+from resizeflow.drivers.definition.mark import NAMESPACE, Mark, marked
+from resizeflow.drivers.definition.reading import LEFT_BEHIND, Definition, Disk, Nic, read
+from resizeflow.drivers.definition.resizing import resized
+from resizeflow.drivers.definition.retirement import restored, retired
+
+__all__ = [
+    "LEFT_BEHIND",
+    "NAMESPACE",
+    "Definition",
+    "Disk",
+    "Mark",
+    "Nic",
+    "Placement",
+    "carrier",
+    "difference",
+    "free_device",
+    "marked",
+    "read",
+    "resized",
+    "restored",
+    "retired",
+    "with_disk",
+    "without_disk",
+]

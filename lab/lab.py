@@ -6,13 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lab import network
+from lab import network, storage_network
 from lab.accelerator import accelerator, known_accelerator
 from lab.host import Host
 from lab.image import Image, build_image, image, sweep_builds
 from lab.paths import CAPABILITIES, IMAGES, ROOT, LabPaths
 from lab.processes import kill_lab_processes, lab_processes
 from lab.system import LabError, locked, require_programs, require_root, run
+from lab.volumes import Volumes
 
 MAX_HOSTS = 80
 PROGRAMS = {
@@ -47,6 +48,11 @@ class Lab:
         return [Host(self.paths, name) for name in self.paths.host_names()]
 
     @property
+    def volumes(self) -> Volumes:
+        """The storage of the lab, if it was brought up with volumes."""
+        return Volumes(self.paths)
+
+    @property
     def image(self) -> Image:
         """What guests boot from."""
         return image()
@@ -71,8 +77,9 @@ class Lab:
         """Whether anything of the lab is there."""
         return self.paths.directory.exists() or bool(self.paths.netns_names())
 
-    def up(self, hosts: int = 2, pool_size: str | None = None) -> None:
-        """Bring up hosts h1 to hN. Repeatable: what is there and works stays, what is missing is built."""
+    def up(self, hosts: int = 2, pool_size: str | None = None, *, volumes: bool = False) -> None:
+        """Bring up hosts h1 to hN, and storage for volumes. Repeatable: what is there and works stays, what is missing
+        is built."""
         require_root()
         require_programs(PROGRAMS)
         if not 1 <= hosts <= MAX_HOSTS:
@@ -92,6 +99,8 @@ class Lab:
                 list(pool.map(Host.start_libvirtd, built))
             if not CAPABILITIES.exists():
                 built[0].learn_capabilities()
+        if volumes or self.volumes.exist():
+            self.volumes.up()
 
     def down(self) -> None:
         """Take everything down, found by name and by namespace, so that no state file is needed.
@@ -105,6 +114,7 @@ class Lab:
             kill_lab_processes(self.paths)
             for mount in self._mounts():
                 run(["umount", str(mount)])
+            storage_network.remove(self.paths)
             network.delete_networks(self.paths)
             if self.paths.directory.exists():
                 shutil.rmtree(self.paths.directory)
@@ -150,6 +160,7 @@ class Lab:
                 }
                 for host in self.hosts
             ],
+            "volumes": self.volumes.cinder.endpoint if self.volumes.exist() else None,
         }
 
     def _mounts(self) -> list[Path]:

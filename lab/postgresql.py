@@ -10,12 +10,10 @@ end of a pipe that the owner (and its forks) holds, then stops the server and re
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import shlex
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -23,12 +21,11 @@ from types import TracebackType
 
 import sqlalchemy as sa
 
+from lab.ports import ADDRESS, free_port
 from lab.system import LabError, run
 
 USER = "postgres"
 PROGRAMS = Path("/usr/lib/postgresql")
-ADDRESS = "127.0.0.1"
-PORTS = range(20000, 32768)
 
 
 class PostgreSQL:
@@ -145,12 +142,3 @@ def _programs() -> Path:
     if not found:
         raise LabError("PostgreSQL is not installed: run scripts/bootstrap, or apt-get install postgresql-15")
     return found[-1].parent
-
-
-def free_port() -> int:
-    """Below those that the kernel gives to clients, so that it is still free after a while without the server."""
-    while True:
-        port = secrets.choice(PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((ADDRESS, port))
-            return port

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-from lab.postgresql import ADDRESS, free_port
+from lab.ports import ADDRESS, free_port
 from lab.system import LabError, wait_until
 
 USER = "rabbitmq"

@@ -6,6 +6,8 @@ import sys
 from typing import Any
 
 from lab.accelerator import accelerator
+from lab.attachment import VolumeSpec
+from lab.cinder import TYPES
 from lab.domain import DiskSpec
 from lab.guest import Guest, guest_names
 from lab.image import build_image
@@ -20,6 +22,7 @@ examples:
   python -m lab up --hosts 2                 two hosts, h1 and h2
   python -m lab guest create h1 web --start  a guest on h1
   python -m lab guest report web --wait 30   ask the guest what it is
+  python -m lab up --volumes                 the same with storage for volumes
   virsh -c "$(python -m lab uri h1)" list    look at a host with virsh
   python -m lab down                         leave nothing behind
 """
@@ -42,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def up(options: argparse.Namespace) -> None:
     """Build or repair a lab and show it."""
-    Lab(options.name).up(hosts=options.hosts, pool_size=options.pool_size)
+    Lab(options.name).up(hosts=options.hosts, pool_size=options.pool_size, volumes=options.volumes)
     status(options)
 
 
@@ -58,6 +61,8 @@ def status(options: argparse.Namespace) -> None:
         return
     print(f"lab '{lab.name}', guests run on {found['accelerator']}")
     _table(found["hosts"], ["name", "state", "link", "address", "machines", "uri"])
+    if found["volumes"]:
+        print(f"Cinder answers at {found['volumes']}")
 
 
 def down(options: argparse.Namespace) -> None:
@@ -88,13 +93,31 @@ def uri(options: argparse.Namespace) -> None:
     print(Lab(options.name).host(options.host).uri)
 
 
+def volumes(options: argparse.Namespace) -> None:
+    """Print where Cinder is reached, and what a client of Ceph needs."""
+    storage = Lab(options.name).volumes
+    told = {
+        "endpoint": storage.cinder.endpoint,
+        "endpoint within the lab": storage.cinder.lab_endpoint,
+        "types": ", ".join(TYPES),
+        "Ceph's configuration": storage.ceph.conf,
+        "iSCSI portal": storage.targets.portal,
+        "NFS share": storage.exports.share,
+    }
+    if options.format == "json":
+        print(json.dumps({name: str(value) for name, value in told.items()}, indent=2))
+    else:
+        _table([{"name": name, "value": value} for name, value in told.items()], ["name", "value"])
+
+
 def guest_create(options: argparse.Namespace) -> None:
     """Make a guest on a host."""
     lab = Lab(options.name)
-    disks = [DiskSpec.parse(text) for text in options.disk or ["1G:qcow2"]]
+    disks = [DiskSpec.parse(text) for text in options.disk or ["1G:qcow2"] if text != "none"]
+    made = [VolumeSpec.parse(text) for text in options.volume]
     guest = Guest(lab, options.guest).create(
         lab.host(options.host), vcpus=options.vcpus, memory_mb=options.memory_mb, disks=disks,
-        start=options.start, ip=options.ip,
+        volumes=made, start=options.start, ip=options.ip,
     )  # fmt: skip
     print(f"{guest.name} {guest.uuid} {guest.ip} {guest.mac}")
 
@@ -141,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("up", parents=[shown], help="build a lab, or repair it")
     command.add_argument("--hosts", type=int, default=2, help="how many hosts (default: %(default)s)")
     command.add_argument("--pool-size", metavar="SIZE", help="limit each host's pool, such as 3G (in memory)")
+    command.add_argument("--volumes", action="store_true", help="and storage: Cinder with RBD, iSCSI and NFS volumes")
     command.set_defaults(run=up)
 
     command = commands.add_parser("status", parents=[shown], help="show a lab's hosts")
@@ -158,6 +182,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("host")
     command.set_defaults(run=uri)
 
+    command = commands.add_parser("volumes", parents=[shown], help="print where Cinder is reached")
+    command.set_defaults(run=volumes)
+
     _add_guest_commands(commands.add_parser("guest", help="make guests and ask them"), shared, shown)
     return parser
 
@@ -172,7 +199,12 @@ def _add_guest_commands(
     command.add_argument("guest")
     command.add_argument("--vcpus", type=int, default=1)
     command.add_argument("--memory-mb", type=int, default=256)
-    command.add_argument("--disk", action="append", metavar="SIZE:FORMAT", help="such as 1G:raw; repeatable")
+    command.add_argument(
+        "--disk", action="append", metavar="SIZE:FORMAT", help="such as 1G:raw; repeatable; none: no disk"
+    )
+    command.add_argument(
+        "--volume", action="append", default=[], metavar="TYPE:SIZE", help="such as rbd:1G, made in Cinder; repeatable"
+    )
     command.add_argument("--ip", help="its address (default: the next free one)")
     command.add_argument("--start", action="store_true", help="start it as well")
     command.set_defaults(run=guest_create)

@@ -1,9 +1,10 @@
 """The definition of a lab guest: what an operator might have, down to the details that a move has to keep."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
+from lab.attachment import Attached
 from lab.image import Image
 from lab.network import BRIDGE
 from lab.system import LabError
@@ -43,6 +44,8 @@ class GuestFacts:
     ip: str
     mac: str
     vnc_password: str
+    volumes: list[str] = field(default_factory=list)
+    """Those that were made in Cinder for it."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,17 @@ class Disk:
 
 
 def definition(
-    facts: GuestFacts, *, accelerator: str, image: Image, vcpus: int, memory_mb: int, disks: list[Disk]
+    facts: GuestFacts,
+    *,
+    accelerator: str,
+    image: Image,
+    vcpus: int,
+    memory_mb: int,
+    disks: list[Disk],
+    volumes: list[Attached],
 ) -> str:
-    """The domain's XML. The address is on the kernel's command line, so it travels with the definition."""
+    """The domain's XML, with the volumes behind the disks. The address is on the kernel's command line, so it travels
+    with the definition."""
     command_line = f"{KERNEL_COMMAND_LINE} lab.ip={facts.ip} lab.hostname={facts.name}"
     return f"""\
 <domain type={quoteattr("kvm" if accelerator == "kvm" else "qemu")}>
@@ -86,6 +97,7 @@ def definition(
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
 {"".join(_disk(number, disk) for number, disk in enumerate(disks))}\
+{"".join(volume.disk(f"vd{LETTERS[number]}") for number, volume in enumerate(volumes, len(disks)))}\
     <interface type='bridge'>
       <mac address='{facts.mac}'/>
       <source bridge='{BRIDGE}'/>

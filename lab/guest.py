@@ -6,10 +6,11 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.attachment import Attached, VolumeSpec, attach, remove
 from lab.domain import Disk, DiskSpec, GuestFacts, definition, disk_name
 from lab.network import FIRST_GUEST, LAST_GUEST, NETWORK
 from lab.paths import ROOT, check_guest_name
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from lab.host import Host
     from lab.lab import Lab
 
-__all__ = ["DiskSpec", "Guest", "guest_names"]
+__all__ = ["DiskSpec", "Guest", "VolumeSpec", "guest_names"]
 
 
 class Guest:
@@ -69,10 +70,12 @@ class Guest:
         memory_mb: int = 256,
         disks: Sequence[DiskSpec] = (DiskSpec(),),
         *,
+        volumes: Sequence[VolumeSpec] = (),
         start: bool = True,
         ip: str | None = None,
     ) -> "Guest":
-        """Make its disks in the host's pool, define it there, and start it."""
+        """Make its disks in the host's pool, its volumes in Cinder, define it there, and start it. Without disks its
+        first volume is its first disk."""
         with locked(ROOT):
             if self._file.exists():
                 raise LabError(f"lab '{self.lab.name}' already has a guest '{self.name}'")
@@ -80,9 +83,10 @@ class Guest:
             self._file.write_text(json.dumps(asdict(facts)))
         try:
             made = [self._make_disk(host, number, spec) for number, spec in enumerate(disks)]
+            attached = [self._make_volume(host, number, spec) for number, spec in enumerate(volumes)]
             xml = definition(
                 facts, accelerator=self.lab.accelerator, image=self.lab.image,
-                vcpus=vcpus, memory_mb=memory_mb, disks=made,
+                vcpus=vcpus, memory_mb=memory_mb, disks=made, volumes=attached,
             )  # fmt: skip
             host.virsh("define", "--validate", "/dev/stdin", stdin=xml)
             if start:
@@ -93,7 +97,7 @@ class Guest:
         return self
 
     def delete(self) -> None:
-        """Remove it from every host that answers: domain, disks, and the lab's note of it."""
+        """Remove it from every host that answers: domain, disks, volumes, secrets, and the lab's note of it."""
         for host in self._hosts_up():
             with suppress(LabError):
                 host.virsh("destroy", self.name)
@@ -101,6 +105,9 @@ class Guest:
                 host.virsh("undefine", self.name, "--managed-save", "--snapshots-metadata")
             for path in host.pool_path.glob(f"{self.name}-vd?.*"):
                 path.unlink()
+        if self._file.exists():
+            for volume in self.facts.volumes:
+                remove(self.lab.volumes, volume, self._hosts_up())
         self._file.unlink(missing_ok=True)
 
     def start(self, host: "Host") -> None:
@@ -191,6 +198,12 @@ class Guest:
         size = f"{spec.size_gb}G"
         host.virsh("vol-create-as", host.pool, name, size, "--format", spec.format, "--allocation", "0")
         return Disk(host.pool_path / name, spec.format)
+
+    def _make_volume(self, host: "Host", number: int, spec: VolumeSpec) -> Attached:
+        volume = self.lab.volumes.cinder.create_volume(spec.kind, spec.size_gb, f"{self.name}-{number}")
+        facts = self.facts
+        self._file.write_text(json.dumps(asdict(replace(facts, volumes=[*facts.volumes, volume]))))
+        return attach(self.lab.volumes, volume, facts.uuid, host)
 
 
 def guest_names(lab: "Lab") -> list[str]:

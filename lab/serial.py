@@ -9,16 +9,19 @@ from typing import Any
 # The machine may have lost its power in the middle of a line: what counts may start anywhere in one.
 _REPORT = re.compile(r"LAB-REPORT (\{.*\})")
 _RECORD = re.compile(r"LAB-RECORD (\d+)\b")
+_VOLUME = re.compile(r"LAB-VOLUME (\S+) (\d+)\b")
 
 Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Session:
-    """One boot of a guest: its report, and the last record that it has acknowledged by then or since."""
+    """One boot of a guest: its report, and the last record that it has acknowledged by then or since, on its first disk
+    and, by their serials, on its volumes."""
 
     report: Report
     acknowledged: int
+    volumes: dict[str, int]
 
 
 def reports_in(log: Path) -> list[Report]:
@@ -42,7 +45,9 @@ def sessions_in(log: Path) -> list[Session]:
             continue
         report: Report = json.loads(match[1])
         records = map(int, _RECORD.findall(part))
-        found.append(Session(report, max([report["last_record"], *records])))
+        volumes = {volume["serial"]: volume["last_record"] for volume in report["volumes"].values()}
+        volumes |= volume_records_in(part)
+        found.append(Session(report, max([report["last_record"], *records]), volumes))
     return found
 
 
@@ -50,6 +55,11 @@ def last_record_in(log: Path) -> int:
     """The last record that the guest acknowledged in a serial log; 0 if none."""
     numbers = _RECORD.findall(_read(log))
     return int(numbers[-1]) if numbers else 0
+
+
+def volume_records_in(said: str) -> dict[str, int]:
+    """The last record that the guest acknowledged on each volume, by its serial: the beginning of its id."""
+    return {serial: int(number) for serial, number in _VOLUME.findall(said)}
 
 
 def _read(log: Path) -> str:

@@ -20,10 +20,11 @@ INITIATOR = "iqn.2026-11.dev.resizeflow"
 
 @dataclass(frozen=True)
 class VolumeSpec:
-    """A volume to make for a new guest."""
+    """A volume to make for a new guest, or one that is there already."""
 
     kind: str
     size_gb: int = 1
+    volume_id: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> "VolumeSpec":
@@ -134,16 +135,21 @@ def define_secret(volumes: Volumes, attached: Attached, host: "Host") -> None:
         value = base64.b64encode(attached.connection["auth_password"].encode()).decode()
         # Two attachments of one volume may be on one host, and a usage is unique.
         usage = f"<target>{attached.connection['target_iqn']}/{uuid.UUID(number).hex}</target>"
-    xml = f"<secret ephemeral='no' private='yes'><uuid>{number}</uuid><usage type='{kind}'>{usage}</usage></secret>"
+    xml = f"<secret ephemeral='no' private='no'><uuid>{number}</uuid><usage type='{kind}'>{usage}</usage></secret>"
     host.virsh("secret-define", "/dev/stdin", stdin=xml)
     host.virsh("secret-set-value", number, "--file", "/dev/stdin", stdin=value)
 
 
-def remove(volumes: Volumes, volume_id: str, hosts: Sequence["Host"]) -> None:
-    """Remove a volume, its attachments, and the secrets that hosts have for it alone."""
+def remove(volumes: Volumes, volume_id: str, instance_id: str, hosts: Sequence["Host"]) -> None:
+    """Remove a machine's attachments of a volume, the secrets that hosts have for them, and the volume, unless another
+    machine has it too."""
     client = volumes.cinder.client()
-    for attachment in client.attachments.list(search_opts={"volume_id": volume_id}):
-        for host in hosts:
-            with suppress(LabError):
-                host.virsh("secret-undefine", attachment.id)
-    volumes.cinder.delete_volume(volume_id)
+    attachments = client.attachments.list(detailed=True, search_opts={"volume_id": volume_id})
+    for attachment in attachments:
+        if attachment.instance == instance_id:
+            for host in hosts:
+                with suppress(LabError):
+                    host.virsh("secret-undefine", attachment.id)
+            client.attachments.delete(attachment.id)
+    if all(attachment.instance == instance_id for attachment in attachments):
+        volumes.cinder.delete_volume(volume_id)

@@ -46,6 +46,8 @@ osd_pool_default_pg_autoscale_mode = off
 mon_allow_pool_size_one = true
 mon_allow_pool_delete = true
 mon_warn_on_pool_no_redundancy = false
+# A single OSD has nobody to renew its read lease with, after it was frozen for longer than that.
+osd_pool_default_read_lease_ratio = 60
 osd_crush_chooseleaf_type = 0
 # A test machine's disk may be nearly full.
 mon_data_avail_crit = 1

@@ -107,7 +107,7 @@ class Guest:
                 path.unlink()
         if self._file.exists():
             for volume in self.facts.volumes:
-                remove(self.lab.volumes, volume, self._hosts_up())
+                remove(self.lab.volumes, volume, self.uuid, self._hosts_up())
         self._file.unlink(missing_ok=True)
 
     def start(self, host: "Host") -> None:
@@ -200,7 +200,9 @@ class Guest:
         return Disk(host.pool_path / name, spec.format)
 
     def _make_volume(self, host: "Host", number: int, spec: VolumeSpec) -> Attached:
-        volume = self.lab.volumes.cinder.create_volume(spec.kind, spec.size_gb, f"{self.name}-{number}")
+        volume = spec.volume_id or self.lab.volumes.cinder.create_volume(
+            spec.kind, spec.size_gb, f"{self.name}-{number}"
+        )
         facts = self.facts
         self._file.write_text(json.dumps(asdict(replace(facts, volumes=[*facts.volumes, volume]))))
         return attach(self.lab.volumes, volume, facts.uuid, host)

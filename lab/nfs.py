@@ -31,6 +31,8 @@ EXPORT {{
     Path = {export};
     Pseudo = {export};
     Filesystem_Id = 1.1;
+    # Cinder changes files behind its back.
+    Attr_Expiration_Time = 0;
     Protocols = 3;
     FSAL {{ Name = VFS; }}
 }}

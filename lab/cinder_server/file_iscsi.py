@@ -1,17 +1,16 @@
 """A Cinder driver of iSCSI volumes in sparse files, which needs no device mapper.
 
-Its targets are made by Cinder's own TgtAdm, and what it does around it is what Cinder's LVM driver does
-(cinder/volume/drivers/lvm.py): all attachments of a volume share one target and its CHAP credentials, and the target is
-removed with the last attachment, blank ones counted.
+What it does with its targets is what Cinder's LVM driver does (cinder/volume/drivers/lvm.py): all attachments of a
+volume share one target and its CHAP credentials; the target is removed with the last attachment, blank ones counted.
 """
 
 import os
 from pathlib import Path
 from typing import Any
 
+from admitting_targets import AdmittingTargets  # type: ignore[import-not-found]
 from cinder import interface  # type: ignore[import-not-found]
 from cinder.volume import driver  # type: ignore[import-not-found]
-from cinder.volume.targets.tgt import TgtAdm  # type: ignore[import-not-found]
 from oslo_config import cfg
 
 OPTIONS = [cfg.StrOpt("file_iscsi_folder", help="Where the volumes are.")]
@@ -28,7 +27,7 @@ class FileIscsiDriver(driver.ISCSIDriver):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.configuration.append_config_values(OPTIONS)
-        self._targets = TgtAdm(configuration=self.configuration, executor=self._execute)
+        self._targets = AdmittingTargets(configuration=self.configuration)
 
     def check_for_setup_error(self) -> None:
         """There is nothing that could be wrong."""

@@ -21,7 +21,7 @@ from resizeflow.persistence.models import Event
 from resizeflow.states import JobState, MigrationStatus
 from tests.console import Console, everything
 
-HEAVY = ("sqlalchemy", "taskflow", "libvirt", "alembic", "oslo_config", "rich")
+HEAVY = ("sqlalchemy", "taskflow", "libvirt", "alembic", "oslo_config", "rich", "keystoneauth1", "cinderclient")
 
 
 @pytest.fixture

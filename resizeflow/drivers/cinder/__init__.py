@@ -1,0 +1,1 @@
+"""The real Cinder, by python-cinderclient and keystoneauth."""

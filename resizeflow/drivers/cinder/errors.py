@@ -1,0 +1,90 @@
+"""What keystoneauth and cinderclient raise turned into the driver's errors: the one place that knows theirs.
+
+cinderclient has classes for some codes only, keystoneauth calls every time-out a ConnectTimeout; so the code of an
+answer decides, and without an answer whether anything was sent. No text of theirs is repeated that may show a secret.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cinderclient.exceptions import ClientException as CinderError
+from cinderclient.exceptions import Unauthorized
+from keystoneauth1 import exceptions as keystone
+
+from resizeflow.drivers.interface import DriverError, Missing, Refused, Unknown, Unreachable
+
+OUTSIDE = (keystone.ClientException, Unauthorized)
+"""Errors after which the way in has to be found anew."""
+_USER = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def cleaned(text: object) -> str:
+    """Words on one line, without a full stop, and without the user and password of a URL."""
+    return _USER.sub("", " ".join(str(text).split())).rstrip(".")
+
+
+def translated(error: Exception, method: str, *, sent: bool) -> DriverError:
+    """The driver's error for a call that failed.
+
+    An answer of 4xx means that nothing was changed, one of 5xx that something may have been. 401 comes after a new
+    token was tried: whoever is not let in has to wait, as if there were no Cinder.
+    """
+    if isinstance(error, DriverError):
+        return error
+    if isinstance(error, CinderError):
+        kinds = {401: Unreachable, 404: Missing}
+        kind = Unknown if error.code >= 500 else kinds.get(error.code, Refused)
+        return kind(f"Cinder answered {method} with {error.code}: {cleaned(error.message)}.")
+    if isinstance(error, keystone.ClientException) and not isinstance(error, keystone.ConnectionError):
+        return Unreachable(f"Cinder: not logged in for {method}: {cleaned(error)}.")
+    if not isinstance(error, keystone.ConnectionError):
+        return Unknown(f"Cinder: {method} failed in the driver: {type(error).__name__}.")
+    if sent:
+        return Unknown(f"Cinder: no answer to {method}: {_cause(error)}.")
+    return Unreachable(f"Cinder: {method} could not be sent: {_cause(error)}.")
+
+
+@contextmanager
+def entering(place: str, section: str) -> Iterator[None]:
+    """Translates what is raised on the way in: `Unreachable` if the place does not answer or is out of order, else
+    `Refused`, with what to correct in the section of the configuration."""
+    try:
+        yield
+    except keystone.Unauthorized:
+        raise Refused(f"{place} does not accept the login: correct the credentials in {section}.") from None
+    except keystone.CatalogException:
+        raise Refused(
+            f"{place} has no such Cinder in its catalog: correct region_name, valid_interfaces or service_type in "
+            f"{section}, or give endpoint_override there."
+        ) from None
+    except (keystone.ClientException, OSError) as error:
+        raise _not_let_in(error, place, section) from None
+
+
+def _not_let_in(error: Exception, place: str, section: str) -> DriverError:
+    causes = tuple(_causes(error))
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        return Refused(f"{place} shows a certificate that is not trusted: give cafile in {section}.")
+    if any(isinstance(cause, keystone.ConnectionError) for cause in causes):
+        return Unreachable(f"{place}: {_cause(error)}.")
+    if isinstance(error, keystone.HttpError) and error.http_status >= 500:
+        return Unreachable(f"{place}: {cleaned(error.message)} ({error.http_status}).")
+    return Refused(f"{place} cannot be used: {cleaned(error)}; correct {section}.")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that led to it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _cause(error: BaseException) -> str:
+    """The words of the first of them, which has no URL in it."""
+    *_, first = _causes(error)
+    return cleaned(getattr(first, "strerror", None) or first)

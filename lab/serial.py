@@ -44,10 +44,13 @@ def sessions_in(log: Path) -> list[Session]:
         if match is None:
             continue
         report: Report = json.loads(match[1])
-        records = map(int, _RECORD.findall(part))
-        volumes = {volume["serial"]: volume["last_record"] for volume in report["volumes"].values()}
+        acknowledged = max([report["last_record"], *map(int, _RECORD.findall(part))])
+        on_volumes = report.get("volumes", {})
+        volumes = {volume["serial"]: volume["last_record"] for volume in on_volumes.values()}
         volumes |= volume_records_in(part)
-        found.append(Session(report, max([report["last_record"], *records]), volumes))
+        if "vda" in on_volumes:
+            volumes[on_volumes["vda"]["serial"]] = acknowledged
+        found.append(Session(report, acknowledged, volumes))
     return found
 
 

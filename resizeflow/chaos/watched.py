@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resizeflow.drivers.hypervisor import Fence, HostConnection, Watch
+from resizeflow.drivers.interface import Connection, Fence, Watch
 from resizeflow.drivers.simulator import SimulatedConnection
-from resizeflow.drivers.simulator.host import address
+from resizeflow.drivers.simulator.store import address
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Trace:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def connect(self, uri: str) -> HostConnection:
+    def connect(self, uri: str) -> Connection:
         """A connection to a simulated host that is watched."""
         return _Watched(uri, self)
 

@@ -15,19 +15,8 @@ import pytest
 
 from resizeflow.drivers import connect
 from resizeflow.drivers.definition import Mark, Placement, carrier, read, resized, retired
-from resizeflow.drivers.hypervisor import (
-    DriverError,
-    Exists,
-    Fence,
-    HostConnection,
-    PowerState,
-    Refused,
-    StreamSegment,
-    StreamTarget,
-    Unknown,
-    Unreachable,
-    VolumeSpec,
-)
+from resizeflow.drivers.hypervisor import PowerState, StreamSegment, StreamTarget, VolumeSpec
+from resizeflow.drivers.interface import Connection, DriverError, Exists, Fence, Refused, Unknown, Unreachable
 from resizeflow.drivers.simulator import ALWAYS, Cause, Fault, SimulatedConnection, SimulatedWorld
 from resizeflow.drivers.simulator.world import POOL
 
@@ -44,7 +33,7 @@ def world(tmp_path: Path) -> SimulatedWorld:
     return world
 
 
-def host(world: SimulatedWorld, name: str) -> HostConnection:
+def host(world: SimulatedWorld, name: str) -> Connection:
     connection = connect(world.uri(name))
     connection.open(1)
     return connection
@@ -54,7 +43,7 @@ def fence(seconds: float = 60, epoch: int = 1) -> Fence:
     return Fence(time.clock_gettime(time.CLOCK_BOOTTIME) + seconds, "j-1", epoch)
 
 
-def ask(connection: HostConnection, method: str, *args: Any, fence: Fence | None = None) -> Any:
+def ask(connection: Connection, method: str, *args: Any, fence: Fence | None = None) -> Any:
     return connection.call(method, args, timeout=5, fence=fence)
 
 
@@ -69,7 +58,7 @@ def off_guest(world: SimulatedWorld, disks: dict[str, int] | None = None) -> str
     return world.create_guest("h1", "shop", 2, 1024, disks or {"vda": 1, "vdb": 2}, running=False)
 
 
-def begin_transfer(world: SimulatedWorld, uuid: str) -> tuple[HostConnection, HostConnection, str]:
+def begin_transfer(world: SimulatedWorld, uuid: str) -> tuple[Connection, Connection, str]:
     """A carrier on h1, volumes on h2, and the carrier's definition there."""
     h1, h2 = host(world, "h1"), host(world, "h2")
     machine = ask(h1, "domain", uuid).inactive_xml
@@ -521,7 +510,7 @@ def test_a_transfer_whose_start_was_not_answered_runs(world: SimulatedWorld) -> 
 # --- streams ---------------------------------------------------------------------------------------------
 
 
-def streamed(h1: HostConnection, target: StreamTarget) -> tuple[tuple[StreamSegment, ...], DriverError | None]:
+def streamed(h1: Connection, target: StreamTarget) -> tuple[tuple[StreamSegment, ...], DriverError | None]:
     watch = h1.watch("stream", (POOL, "shop-vda.qcow2", target))
     until(watch.ended)
     return watch.news(0), watch.error()

@@ -1,4 +1,4 @@
-"""The way to a simulated host: the same promises as a real connection, without a process of its own."""
+"""The way to a simulated host, or Cinder: the same promises as a real connection, without a process of its own."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any
 
-from resizeflow.drivers.hypervisor import DriverError, Effect, Fence, Unknown, Unreachable, effect_of
+from resizeflow.drivers.hypervisor import Hypervisor
+from resizeflow.drivers.interface import DriverError, Effect, Fence, Unknown, Unreachable
+from resizeflow.drivers.simulator.cinder import CINDER, SimulatedCinder
 from resizeflow.drivers.simulator.effects import Cause
+from resizeflow.drivers.simulator.faults import EFFECTS
 from resizeflow.drivers.simulator.hangs import arriving, swallow
-from resizeflow.drivers.simulator.host import SimulatedHost, address
+from resizeflow.drivers.simulator.host import SimulatedHost
+from resizeflow.drivers.simulator.host_session import HostSession
 from resizeflow.drivers.simulator.power import come_back
-from resizeflow.drivers.simulator.session import HostSession
-from resizeflow.drivers.simulator.store import Store
+from resizeflow.drivers.simulator.session import Session
+from resizeflow.drivers.simulator.store import Store, address
+from resizeflow.drivers.volume import VolumeService
 
 
 class SimulatedConnection:
-    """A `HostConnection` to `sim:///FILE?host=NAME`. Threads may share it."""
+    """A `Connection` to `sim:///FILE?host=NAME`. Threads may share it."""
 
     def __init__(self, uri: str) -> None:
         self._path, self._name = address(uri)
@@ -33,7 +38,7 @@ class SimulatedConnection:
             store = self._store or Store(self._path)
             try:
                 _return_if_due(store, self._name)
-                HostSession(store, self._name).connect()
+                Session(store, self._name).connect()
             except DriverError as error:
                 store.close()
                 self._store = None
@@ -49,20 +54,20 @@ class SimulatedConnection:
         fence: Fence | None = None,
     ) -> Any:
         """Calls a LOOK or ACT method. After `Unknown` or `Unreachable` the connection is lost."""
-        if effect_of(method) is Effect.WATCH:
+        if EFFECTS[method] is Effect.WATCH:
             raise ValueError(f"{method} is to be watched, not called.")
         with self._turn:
             if self._store is None:
                 raise Unreachable(f"{self._name}: not connected")
             try:
-                return _perform(HostSession(self._store, self._name, fence=fence), method, args)
+                return _perform(_session(self._store, self._name, fence=fence), method, args)
             except (Unknown, Unreachable):
                 self._lose()
                 raise
 
     def watch(self, method: str, args: tuple[Any, ...], *, fence: Fence | None = None) -> SimulatedWatch:
         """Starts a WATCH method on a connection of its own."""
-        if effect_of(method) is not Effect.WATCH:
+        if EFFECTS[method] is not Effect.WATCH:
             raise ValueError(f"{method} is to be called, not watched.")
         return SimulatedWatch(Store(self._path), self._name, method, args, fence)
 
@@ -87,7 +92,7 @@ class SimulatedWatch:
         self._news: SimpleQueue[Any] = SimpleQueue()
         self._stopped = Event()
         self._error: DriverError | None = None
-        session = HostSession(store, name, emit=self._news.put, fence=fence, stopped=self._stopped)
+        session = _session(store, name, emit=self._news.put, fence=fence, stopped=self._stopped)
         self._thread = Thread(target=self._run, args=(session, method, args), daemon=True)
         self._thread.start()
 
@@ -117,7 +122,7 @@ class SimulatedWatch:
         self._stopped.set()
         self._thread.join()
 
-    def _run(self, session: HostSession, method: str, args: tuple[Any, ...]) -> None:
+    def _run(self, session: Session, method: str, args: tuple[Any, ...]) -> None:
         try:
             _perform(session, method, args)
         except DriverError as error:
@@ -128,27 +133,35 @@ class SimulatedWatch:
 
 
 def arrive(store: Store, name: str) -> None:
-    """Lets a host that woke up do what had hung in it, before it answers anybody; nobody hears how it went."""
+    """Lets a place that woke up do what had hung in it, before it answers anybody; nobody hears how it went."""
     for method, args, fence in arriving(store, name):
-        session = HostSession(store, name, fence=fence, caused=Cause.LATE)
+        session = _session(store, name, fence=fence, caused=Cause.LATE)
         session.stopped.set()
         with contextlib.suppress(DriverError):
-            getattr(SimulatedHost(session), method)(*args)
+            getattr(_served(session), method)(*args)
+
+
+def _session(store: Store, name: str, **how: Any) -> Session:
+    return Session(store, name, **how) if name == CINDER else HostSession(store, name, **how)
+
+
+def _served(session: Session) -> Hypervisor | VolumeService:
+    return SimulatedHost(session) if isinstance(session, HostSession) else SimulatedCinder(session)
 
 
 def _return_if_due(store: Store, name: str) -> None:
     with store.reading() as db:
-        if not db.execute("SELECT 1 FROM hosts WHERE name = ? AND attempts_left <= 0", (name,)).fetchone():
+        if not db.execute("SELECT 1 FROM places WHERE name = ? AND attempts_left <= 0", (name,)).fetchone():
             return
     with store.transaction() as db:
         come_back(db, name)
     arrive(store, name)
 
 
-def _perform(session: HostSession, method: str, args: tuple[Any, ...]) -> Any:
+def _perform(session: Session, method: str, args: tuple[Any, ...]) -> Any:
     try:
         if session.store.eventful() and swallow(session.store, session.name, method, args, session.fence):
             raise Unknown(f"{session.name}: no answer to {method}")
-        return getattr(SimulatedHost(session), method)(*args)
+        return getattr(_served(session), method)(*args)
     except sqlite3.Error as error:
         raise Unknown(f"{session.name}: {error}") from error

@@ -16,7 +16,8 @@ from urllib.parse import quote, unquote
 from lxml import etree
 
 from resizeflow.drivers.definition import Disk, read
-from resizeflow.drivers.hypervisor import Missing, PoolFacts, VolumeFacts
+from resizeflow.drivers.hypervisor import PoolFacts, VolumeFacts
+from resizeflow.drivers.interface import Missing
 from resizeflow.drivers.swap import Swap
 
 RUN_BYTES = 2**20

@@ -1,11 +1,16 @@
-"""What a simulated host can be made to do wrong: the failure modes of real drivers, arranged beforehand."""
+"""What simulated hosts and Cinder can be made to do wrong: the failure modes of real drivers, arranged beforehand."""
 
 from __future__ import annotations
 
 import enum
 import sqlite3
+from collections.abc import Mapping
 
-from resizeflow.drivers.hypervisor import Effect, Refused, Unknown, Unreachable, effect_of
+from resizeflow.drivers import hypervisor, volume
+from resizeflow.drivers.interface import Effect, Refused, Unknown, Unreachable
+
+EFFECTS: Mapping[str, Effect] = {**hypervisor.EFFECTS, **volume.EFFECTS}
+"""Of hosts and of Cinder: no name is in both."""
 
 ALWAYS = -1
 """As a number of times: the fault stays."""
@@ -15,21 +20,39 @@ class Fault(enum.StrEnum):
     """How a call goes wrong."""
 
     REFUSE = "refuse"
-    """The host says no."""
+    """The other end says no."""
     UNREACHABLE = "unreachable"
     """The connection turns out to be gone before anything was sent."""
     LOSE_CALL = "lose-call"
-    """The connection breaks; the host never got the call, which the caller cannot know."""
+    """The connection breaks; the other end never got the call, which the caller cannot know."""
     LOSE_REPLY = "lose-reply"
     """The call takes effect, then the connection breaks."""
     HALF = "half"
-    """What makes or fills a disk dies in the middle of it."""
+    """What makes or fills something dies in the middle of it."""
     HANG = "hang"
-    """The host's daemon hangs from this call on; the call is done when it wakes up, long after its caller gave up."""
+    """The host's daemon, or Cinder, hangs from this call on; it is done after the waking, long after its caller
+    gave up."""
 
 
-HALVES = frozenset({"create_volume", "grow_volume", "transfer", "stream"})
-"""The methods that can leave something half-made; all others are whole or nothing."""
+HALVES: Mapping[str, str] = {
+    # A file without a header.
+    "create_volume": """UPDATE volumes SET capacity = 0, format = 'raw', backing = NULL, backing_format = NULL,
+        content = '' WHERE storage = (SELECT storage FROM hosts WHERE name = :place) AND name = :subject""",
+    "grow_volume": """UPDATE volumes SET capacity = (capacity + :capacity) / 2
+        WHERE storage = (SELECT storage FROM hosts WHERE name = :place) AND name = :subject""",
+    "stream": """UPDATE volumes SET content = content || ' (half)'
+        WHERE storage = (SELECT storage FROM hosts WHERE name = :place) AND name = :subject""",
+    "transfer": "UPDATE transfers SET breaks = 1 WHERE uuid = :subject",
+    "define_secret": "UPDATE secrets SET value = NULL WHERE host = :place AND uuid = :subject",
+    # Cinder writes twice: the volume, then the attachment, whose connection_info comes last of all.
+    "create_attachment": """DELETE FROM attachments WHERE number =
+        (SELECT max(number) FROM attachments WHERE volume = :subject)""",
+    "update_attachment": """UPDATE attachments SET connection_info = NULL
+        WHERE volume = :subject AND status = 'attaching'""",
+    "complete_attachment": "UPDATE cinder_volumes SET status = 'attaching' WHERE id = :subject",
+}
+"""What can be half done, and what a call on the subject leaves that dies in the middle; all others are whole or
+nothing."""
 
 
 def arrange(
@@ -45,7 +68,7 @@ def arrange(
     """Writes a fault down. Raises ValueError for one that cannot be."""
     if fault is Fault.HALF and method not in HALVES:
         raise ValueError(f"{method} cannot be half done.")
-    if fault is Fault.HANG and effect_of(method) is Effect.LOOK:
+    if fault is Fault.HANG and EFFECTS[method] is Effect.LOOK:
         raise ValueError(f"{method} has no effect that could come late.")
     db.execute(
         "INSERT INTO faults (host, method, message, times, fault, attempts) VALUES (?, ?, ?, ?, ?, ?)",
@@ -77,20 +100,15 @@ def refuse(host: str, row: sqlite3.Row) -> None:
         raise Unknown(words)
 
 
-def halve(db: sqlite3.Connection, storage: str, method: str, name: str, capacity_before: int) -> None:
-    """Leaves what an act on a disk, or a transfer that has just been started, has made by the middle of it."""
-    where = (storage, name)
-    if method == "create_volume":  # a file without a header
-        db.execute(
-            """UPDATE volumes SET capacity = 0, format = 'raw', backing = NULL, backing_format = NULL, content = ''
-               WHERE storage = ? AND name = ?""",
-            where,
-        )
-    elif method == "grow_volume":
-        db.execute(
-            "UPDATE volumes SET capacity = (capacity + ?) / 2 WHERE storage = ? AND name = ?", (capacity_before, *where)
-        )
-    elif method == "stream":
-        db.execute("UPDATE volumes SET content = content || ' (half)' WHERE storage = ? AND name = ?", where)
-    else:
-        db.execute("UPDATE transfers SET breaks = 1 WHERE uuid = ?", (name,))
+def capacity_of(db: sqlite3.Connection, place: str, subject: str) -> int | None:
+    """What `halve` has to know of before the call: how large a host's volume is."""
+    row = db.execute(
+        "SELECT capacity FROM volumes JOIN hosts USING (storage) WHERE hosts.name = ? AND volumes.name = ?",
+        (place, subject),
+    ).fetchone()
+    return None if row is None else int(row["capacity"])
+
+
+def halve(db: sqlite3.Connection, place: str, method: str, subject: str, capacity: int | None) -> None:
+    """Leaves what an act, or a transfer that has just been started, has made by the middle of it."""
+    db.execute(HALVES[method], {"place": place, "subject": subject, "capacity": capacity})

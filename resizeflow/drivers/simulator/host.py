@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
-from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 from resizeflow.drivers.hypervisor import (
-    Differs,
     DomainFacts,
-    DriverError,
-    Exists,
     HostFacts,
     Hypervisor,
     MergeFacts,
-    Missing,
     PoolFacts,
     PowerState,
-    Refused,
-    StreamSegment,
+    SecretFacts,
+    SecretSpec,
     StreamTarget,
     VolumeFacts,
     VolumeSpec,
 )
+from resizeflow.drivers.interface import Exists, Missing, Refused
+from resizeflow.drivers.secret import Secret
+from resizeflow.drivers.simulator import secrets, streams
 from resizeflow.drivers.simulator.disks import Shelf, as_written, local_disk, local_disks, swap_in, swap_word, with_file
+from resizeflow.drivers.simulator.host_session import HostSession
 from resizeflow.drivers.simulator.jobs import power_off, progress
-from resizeflow.drivers.simulator.machines import accept, describe, parsed, refuse_if_used, require_cpu, start
-from resizeflow.drivers.simulator.session import HostSession, find_domain, setting
-from resizeflow.drivers.simulator.store import boottime
+from resizeflow.drivers.simulator.machines import (
+    accept,
+    describe,
+    find_domain,
+    parsed,
+    refuse_if_used,
+    require_cpu,
+    start,
+    write_disks,
+)
+from resizeflow.drivers.simulator.store import boottime, setting
 from resizeflow.drivers.swap import PAGE, Swap
 
-STREAM_SEGMENTS = 4
 _POLL_SECONDS = 0.005
-
-
-def address(uri: str) -> tuple[Path, str]:
-    """The file and the host's name of `sim:///FILE?host=NAME`. Raises ValueError."""
-    parts = urlsplit(uri)
-    names = parse_qs(parts.query).get("host", [])
-    if parts.scheme != "sim" or not parts.path or len(names) != 1:
-        raise ValueError(f"'{uri}' is not of the form sim:///FILE?host=NAME.")
-    return Path(parts.path), names[0]
 
 
 class SimulatedHost(Hypervisor):
@@ -111,6 +106,12 @@ class SimulatedHost(Hypervisor):
                 return None
             done = progress(row, boottime())
             return MergeFacts(done >= 1, int(row["bytes"] * done), row["bytes"])
+
+    def secrets(self) -> tuple[SecretFacts, ...]:
+        return secrets.secret_facts(self._session)
+
+    def secret_value(self, uuid: str) -> Secret | None:
+        return secrets.secret_value(self._session, uuid)
 
     # --- acts: volumes -----------------------------------------------------------------------------------
 
@@ -214,8 +215,7 @@ class SimulatedHost(Hypervisor):
             if row["state"] == PowerState.RUNNING:
                 return
             self._session.update(db, uuid, state=PowerState.RUNNING)
-            for disk in local_disks(row["live_xml"]):
-                Shelf.of(db, self._name).ran(disk, self._name)
+            write_disks(db, self._name, row["live_xml"])
 
     def suspend(self, uuid: str) -> None:
         with self._session.acting("suspend", uuid) as db:
@@ -234,6 +234,12 @@ class SimulatedHost(Hypervisor):
         with self._session.acting("destroy", uuid) as db:
             self._session.domain_row(db, uuid)
             power_off(db, self._name, uuid)
+
+    def define_secret(self, spec: SecretSpec) -> None:
+        secrets.define(self._session, spec)
+
+    def undefine_secret(self, uuid: str) -> None:
+        secrets.undefine(self._session, uuid)
 
     def start_merge(self, uuid: str, device: str, bandwidth: int) -> None:
         with self._session.acting("start_merge", uuid, device, bandwidth) as db:
@@ -277,12 +283,12 @@ class SimulatedHost(Hypervisor):
     # --- start and watch ---------------------------------------------------------------------------------
 
     def transfer(self, uuid: str, peer_uri: str, data_uri: str, xml: str, bandwidth: int) -> None:
-        peer, by = self._peer(peer_uri), self._session.origin
+        peer, by = self._session.peer(peer_uri), self._session.origin
         with self._session.acting("transfer", uuid, peer_uri, data_uri, xml, bandwidth) as db:
             row = self._session.active_row(db, uuid)
             if describe(db, row).job_running:
                 raise Refused("another migration job is already running")
-            if not peer.host(db)["up"]:
+            if not peer.place(db)["up"]:
                 raise Refused(f"unable to connect to '{peer_uri}'")
             here, there = Shelf.of(db, self._name), Shelf.of(db, peer.name)
             size = 0
@@ -302,57 +308,7 @@ class SimulatedHost(Hypervisor):
             raise Refused(f"migration of '{uuid}' failed")
 
     def stream(self, pool: str, name: str, target: StreamTarget) -> None:
-        peer = SimulatedHost(self._peer(target.uri))
-        self._session.refuse_if_late("stream")
-        with self._session.looking("stream") as db:
-            shelf = self._session.shelf(db, pool)
-            source = shelf.at(shelf.path_of(name))
-            if source.backing_path is not None:
-                raise Refused(f"volume '{name}' has a backing file, a stream would copy only its top")
-            refuse_if_used(db, self._name, shelf, source, running_only=True)
-            content = shelf.content(source.path)
-            pause = setting(db, "transfer_seconds") / STREAM_SEGMENTS
-        segments = _segments(content, source.capacity)
-        for count, segment in enumerate(segments):
-            if count >= len(target.done):
-                if self._session.stopped.wait(pause):
-                    return
-                peer._receive(target, source, content, count + 1)
-                self._session.emit(segment)
-        copy = peer.volume(target.pool, target.volume)
-        if copy is None or (copy.capacity, copy.format) != (source.capacity, source.format):
-            raise DriverError(f"volume '{target.volume}' is not of its source's size and format")
-        if not peer._holds(target, content) or tuple(segments[: len(target.done)]) != target.done:
-            raise Differs(f"volume '{target.volume}' differs from its source; copy it anew")
-
-    def _receive(self, target: StreamTarget, source: VolumeFacts, content: str, count: int) -> None:
-        """Takes one more segment: what is there is right only if all before it are there."""
-        with self._session.acting("stream", target.volume, source, count, begun=True) as db:
-            shelf = self._session.shelf(db, target.pool)
-            volume = shelf.at(shelf.path_of(target.volume))
-            refuse_if_used(db, self._name, shelf, volume, running_only=True)
-            if source.allocation - volume.allocation > shelf.facts().available:
-                raise Refused("cannot write to stream: No space left on device")
-            after = _streamed(content, count)
-            # An earlier caller may have sent more than it lived to note: that is sent again, over itself.
-            begun = [_streamed(content, number) for number in range(count - 1, STREAM_SEGMENTS + 1)]
-            if count > 1 and shelf.content(volume.path) not in begun:
-                after = f"{after} (without its beginning)"
-            shelf.write(volume.path, after, source.allocation)
-
-    def _holds(self, target: StreamTarget, content: str) -> bool:
-        with self._session.looking("volume") as db:
-            shelf = self._session.shelf(db, target.pool)
-            return shelf.content(shelf.path_of(target.volume)) == content
-
-    def _peer(self, uri: str) -> HostSession:
-        try:
-            path, name = address(uri)
-        except ValueError as error:
-            raise Refused(str(error)) from error
-        if path.resolve() != self._session.store.path.resolve():
-            raise Refused(f"'{uri}' is in another world")
-        return HostSession(self._session.store, name, fence=self._session.fence, caused=self._session.origin.caused)
+        streams.stream(self._session, pool, name, target)
 
 
 def _merge_job(db: sqlite3.Connection, host: str, uuid: str, device: str) -> sqlite3.Row | None:
@@ -360,17 +316,3 @@ def _merge_job(db: sqlite3.Connection, host: str, uuid: str, device: str) -> sql
         "SELECT * FROM merges WHERE host = ? AND uuid = ? AND device = ?", (host, uuid, device)
     ).fetchone()
     return row
-
-
-def _segments(content: str, capacity: int) -> list[StreamSegment]:
-    """The pieces in which a volume is streamed."""
-    step = -(-capacity // STREAM_SEGMENTS)
-    return [
-        StreamSegment(offset, min(step, capacity - offset), hashlib.sha256(f"{content} {offset}".encode()).hexdigest())
-        for offset in range(0, capacity, step)
-    ]
-
-
-def _streamed(content: str, count: int) -> str:
-    """What a volume holds when that many segments have arrived."""
-    return content if count == STREAM_SEGMENTS else f"{content} (piece {count})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from resizeflow.drivers.definition import read
-from resizeflow.drivers.hypervisor import Missing
+from resizeflow.drivers.interface import Missing
 from resizeflow.drivers.simulator.disks import Shelf, local_disks
 from resizeflow.drivers.simulator.effects import Cause, Origin, log
 

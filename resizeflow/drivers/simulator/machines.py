@@ -8,11 +8,19 @@ import sqlite3
 from lxml import etree
 
 from resizeflow.drivers.definition import Definition, read
-from resizeflow.drivers.hypervisor import DomainFacts, Exists, Missing, PowerState, Refused, VolumeFacts
+from resizeflow.drivers.hypervisor import DomainFacts, PowerState, VolumeFacts
+from resizeflow.drivers.interface import Exists, Missing, Refused
 from resizeflow.drivers.simulator.disks import Shelf, local_disks, without_secrets
 from resizeflow.drivers.simulator.jobs import progress
-from resizeflow.drivers.simulator.session import find_domain
+from resizeflow.drivers.simulator.network_disks import open_all, write_all
 from resizeflow.drivers.simulator.store import boottime
+
+
+def find_domain(db: sqlite3.Connection, host: str, uuid: str) -> sqlite3.Row | None:
+    """A domain of a host, None if it knows none."""
+    where = (host, uuid)
+    row: sqlite3.Row | None = db.execute("SELECT * FROM domains WHERE host = ? AND uuid = ?", where).fetchone()
+    return row
 
 
 def parsed(xml: str) -> Definition:
@@ -61,12 +69,20 @@ def start(db: sqlite3.Connection, host: str, xml: str, *, incoming: bool = False
             raise Refused(f"Cannot get interface MTU on '{nic.bridge}': No such device")
     require_cpu(db, host, xml)
     _take_image_locks(db, Shelf.of(db, host), xml)
+    open_all(db, host, definition.uuid, xml)
     db.execute(
         """INSERT INTO domains (host, uuid, name, live_xml, state, incoming) VALUES (?, ?, ?, ?, ?, ?)
            ON CONFLICT (host, uuid) DO UPDATE
            SET live_xml = excluded.live_xml, state = excluded.state, incoming = excluded.incoming""",
         (host, definition.uuid, definition.name, xml, PowerState.PAUSED, int(incoming)),
     )
+
+
+def write_disks(db: sqlite3.Connection, host: str, xml: str) -> None:
+    """A guest's CPUs begin to run: they write on each of its disks."""
+    for disk in local_disks(xml):
+        Shelf.of(db, host).ran(disk, host)
+    write_all(db, host, xml)
 
 
 def refuse_if_used(db: sqlite3.Connection, host: str, shelf: Shelf, volume: VolumeFacts, *, running_only: bool) -> None:

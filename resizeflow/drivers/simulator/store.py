@@ -7,18 +7,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 SCHEMA = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value REAL NOT NULL);
 CREATE TABLE storages (
     name TEXT PRIMARY KEY, pool TEXT NOT NULL, path TEXT NOT NULL, capacity INTEGER NOT NULL,
     other_bytes INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE places (
+    name TEXT PRIMARY KEY, up INTEGER NOT NULL DEFAULT 1, hung INTEGER NOT NULL DEFAULT 0, attempts_left INTEGER);
 CREATE TABLE hosts (
-    name TEXT PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, vcpus INTEGER NOT NULL, memory_mb INTEGER NOT NULL,
+    name TEXT PRIMARY KEY REFERENCES places, uuid TEXT NOT NULL UNIQUE, vcpus INTEGER NOT NULL,
+    memory_mb INTEGER NOT NULL,
     machines TEXT NOT NULL, domain_types TEXT NOT NULL, bridges TEXT NOT NULL,
     cpus TEXT NOT NULL DEFAULT '["qemu64"]',
-    storage TEXT NOT NULL REFERENCES storages, up INTEGER NOT NULL DEFAULT 1,
-    booting INTEGER NOT NULL DEFAULT 0, hung INTEGER NOT NULL DEFAULT 0, attempts_left INTEGER);
+    storage TEXT NOT NULL REFERENCES storages, booting INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE volumes (
     storage TEXT NOT NULL REFERENCES storages, name TEXT NOT NULL, capacity INTEGER NOT NULL,
     allocation INTEGER NOT NULL, format TEXT NOT NULL, backing TEXT, backing_format TEXT, content TEXT,
@@ -29,6 +32,9 @@ CREATE TABLE domains (
     incoming INTEGER NOT NULL DEFAULT 0, snapshots INTEGER NOT NULL DEFAULT 0,
     managed_save INTEGER NOT NULL DEFAULT 0, off_at REAL, off_job TEXT, off_epoch INTEGER,
     PRIMARY KEY (host, uuid), UNIQUE (host, name));
+CREATE TABLE secrets (
+    host TEXT NOT NULL REFERENCES hosts, uuid TEXT NOT NULL, kind TEXT NOT NULL, migration TEXT, value BLOB,
+    PRIMARY KEY (host, uuid));
 CREATE TABLE deaf_guests (uuid TEXT PRIMARY KEY);
 CREATE TABLE transfers (
     host TEXT NOT NULL, uuid TEXT NOT NULL, peer TEXT NOT NULL, started REAL NOT NULL, seconds REAL NOT NULL,
@@ -36,6 +42,14 @@ CREATE TABLE transfers (
 CREATE TABLE merges (
     host TEXT NOT NULL, uuid TEXT NOT NULL, device TEXT NOT NULL, started REAL NOT NULL,
     seconds REAL NOT NULL, bytes INTEGER NOT NULL, PRIMARY KEY (host, uuid, device));
+CREATE TABLE cinder (ceph_key BLOB NOT NULL);
+CREATE TABLE cinder_volumes (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, gib INTEGER NOT NULL, multiattach INTEGER NOT NULL,
+    status TEXT NOT NULL DEFAULT 'available', attach_status TEXT NOT NULL DEFAULT 'detached', content TEXT NOT NULL,
+    chap_user TEXT, chap_password TEXT);
+CREATE TABLE attachments (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, volume TEXT NOT NULL REFERENCES cinder_volumes,
+    instance TEXT NOT NULL, status TEXT NOT NULL, connector TEXT, connection_info TEXT);
 CREATE TABLE faults (
     id INTEGER PRIMARY KEY, host TEXT, method TEXT NOT NULL, message TEXT NOT NULL, times INTEGER NOT NULL,
     fault TEXT NOT NULL, attempts INTEGER);
@@ -50,12 +64,26 @@ DEFAULTS = {"transfer_seconds": 0.03, "merge_seconds": 0.02, "shutdown_seconds":
 
 _EVENTFUL = """SELECT EXISTS (SELECT 1 FROM faults) OR EXISTS (SELECT 1 FROM transfers)
     OR EXISTS (SELECT 1 FROM domains WHERE off_at IS NOT NULL)
-    OR EXISTS (SELECT 1 FROM hosts WHERE NOT up OR hung)"""
+    OR EXISTS (SELECT 1 FROM places WHERE NOT up OR hung)"""
+
+
+def address(uri: str) -> tuple[Path, str]:
+    """The file and the place's name of `sim:///FILE?host=NAME`. Raises ValueError."""
+    parts = urlsplit(uri)
+    names = parse_qs(parts.query).get("host", [])
+    if parts.scheme != "sim" or not parts.path or len(names) != 1:
+        raise ValueError(f"'{uri}' is not of the form sim:///FILE?host=NAME.")
+    return Path(parts.path), names[0]
 
 
 def boottime() -> float:
     """The clock by which simulated jobs progress: the same for all processes of this machine."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def setting(db: sqlite3.Connection, name: str) -> float:
+    """One of the world's speeds."""
+    return float(db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()[0])
 
 
 class Store:

@@ -9,18 +9,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
-
-from lxml import etree
 
 from resizeflow.drivers.hypervisor import PowerState
+from resizeflow.drivers.simulator.attachments import volume
+from resizeflow.drivers.simulator.cinder import CINDER
 from resizeflow.drivers.simulator.connection import arrive
 from resizeflow.drivers.simulator.disks import Shelf
 from resizeflow.drivers.simulator.effects import LoggedEffect, logged
+from resizeflow.drivers.simulator.exports import KINDS, new_key
 from resizeflow.drivers.simulator.faults import Fault, arrange
+from resizeflow.drivers.simulator.guests import attach, attached, detach, disks_xml, guest_xml, nic_xml, with_volume
 from resizeflow.drivers.simulator.jobs import power_off, settle
 from resizeflow.drivers.simulator.machines import accept
 from resizeflow.drivers.simulator.power import by_itself, come_back, go_away, run
+from resizeflow.drivers.simulator.snapshots import SeenVolume, see_volume, snapshot
 from resizeflow.drivers.simulator.store import DEFAULTS, Store, boottime
 
 POOL = "default"
@@ -44,7 +46,7 @@ class SimulatedWorld:
         self._store.close()
 
     def uri(self, host: str) -> str:
-        """Where the driver finds a host; also how other hosts reach it."""
+        """Where the driver finds a host, or `cinder`; also how other hosts reach it."""
         return f"sim://{self.path}?host={host}"
 
     # --- arranging ---------------------------------------------------------------------------------------
@@ -69,6 +71,7 @@ class SimulatedWorld:
                 "INSERT OR IGNORE INTO storages (name, pool, path, capacity) VALUES (?, ?, ?, ?)",
                 (storage or name, POOL, "/var/lib/libvirt/images", pool_gb * 2**30),
             )
+            db.execute("INSERT INTO places (name) VALUES (?)", (name,))
             db.execute(
                 """INSERT INTO hosts (name, uuid, vcpus, memory_mb, machines, domain_types, bridges, cpus, storage)
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
@@ -99,8 +102,10 @@ class SimulatedWorld:
         uuid: str | None = None,
         devices: str = "",
         cpu: str = "",
+        volumes: Mapping[str, str] | None = None,
     ) -> str:
-        """A machine with disks (device → GiB) and a NIC on the host's first bridge; returns its UUID.
+        """A machine with disks (device → GiB), Cinder volumes (device → id) and a NIC on the host's first bridge;
+        returns its UUID.
 
         One that does not listen ignores a shutdown. `devices` is XML of further devices, `cpu` the `<cpu>` element.
         """
@@ -109,14 +114,16 @@ class SimulatedWorld:
             shelf = Shelf.of(db, host)
             bridge = json.loads(_host(db, host)["bridges"])[0]
             files = {device: shelf.path_of(f"{name}-{device}.{disk_format}") for device in disks}
-            xml = _guest_xml(
+            xml = guest_xml(
                 name=name,
                 uuid=uuid,
                 vcpus=vcpus,
                 memory_mb=memory_mb,
-                devices=_disks_xml(files, disk_format) + _nic_xml(uuid, bridge) + devices,
+                devices=disks_xml(files, disk_format) + nic_xml(uuid, bridge) + devices,
                 cpu=cpu,
             )
+            for device, volume_id in (volumes or {}).items():
+                xml = with_volume(xml, device, attached(db, host, uuid, volume_id))
             for device, gigabytes in disks.items():
                 file, size = f"{name}-{device}.{disk_format}", gigabytes * 2**30
                 _fill(shelf, file, size, f"made:{name}-{device}", volume_format=disk_format, written=size // 16)
@@ -139,6 +146,35 @@ class SimulatedWorld:
             shelf = Shelf.of(db, host)
             _fill(shelf, name, capacity, content, volume_format=volume_format, written=written)
             return shelf.path_of(name)
+
+    def add_cinder(self) -> str:
+        """Adds a Cinder, and the Ceph, the iSCSI target and the NFS server behind it; returns how it is reached."""
+        with self._store.transaction() as db:
+            db.execute("INSERT INTO places (name) VALUES (?)", (CINDER,))
+            db.execute("INSERT INTO cinder VALUES (?)", (new_key(),))
+        return self.uri(CINDER)
+
+    def create_cinder_volume(self, kind: str = "rbd", gib: int = 1, *, multiattach: bool = False) -> str:
+        """An available volume of a kind of connection (`rbd`, `iscsi`, `nfs`); returns its id."""
+        if kind not in KINDS:
+            raise ValueError(f"There is no back end of kind '{kind}'.")
+        volume_id = str(uuids.uuid4())
+        with self._store.transaction() as db:
+            db.execute(
+                "INSERT INTO cinder_volumes (id, name, kind, gib, multiattach, content) VALUES (?, ?, ?, ?, ?, ?)",
+                (volume_id, f"{kind}-{volume_id[:8]}", kind, gib, multiattach, f"made:{kind}"),
+            )
+        return volume_id
+
+    def attach_volume(self, host: str, uuid: str, volume_id: str, device: str) -> None:
+        """A machine gets a volume while it is as it is, running or not; one that runs writes on it at once."""
+        with self._store.transaction() as db:
+            attach(db, host, uuid, volume_id, device)
+
+    def detach_volume(self, host: str, uuid: str, volume_id: str) -> None:
+        """A machine loses a volume while it is as it is."""
+        with self._store.transaction() as db:
+            detach(db, host, uuid, volume_id)
 
     def set_domain(
         self, host: str, uuid: str, *, snapshots: int = 0, managed_save: bool = False, autostart: bool = False
@@ -191,26 +227,26 @@ class SimulatedWorld:
             taken = shelf.facts().available - free
             db.execute("UPDATE storages SET other_bytes = other_bytes + ? WHERE name = ?", (taken, shelf.storage))
 
-    def set_up(self, host: str, up: bool, *, attempts: int | None = None) -> None:
-        """Whether the host can be reached; it comes back by itself after so many `attempts` to connect."""
+    def set_up(self, place: str, up: bool, *, attempts: int | None = None) -> None:
+        """Whether a host, or `cinder`, can be reached; it comes back by itself after so many `attempts` to connect."""
         with self._store.transaction() as db:
-            _host(db, host)
+            _place(db, place)
             if up:
-                come_back(db, host)
+                come_back(db, place)
             else:
-                go_away(db, host, hung=False, attempts=attempts)
+                go_away(db, place, hung=False, attempts=attempts)
 
-    def hang(self, host: str, *, attempts: int | None = None) -> None:
-        """The host's daemon hangs: looks get no answer, acts none either, but they are done when it wakes up."""
+    def hang(self, place: str, *, attempts: int | None = None) -> None:
+        """A host, or `cinder`, hangs: looks get no answer, acts none either, but they are done when it wakes up."""
         with self._store.transaction() as db:
-            _host(db, host)
-            go_away(db, host, hung=True, attempts=attempts)
+            _place(db, place)
+            go_away(db, place, hung=True, attempts=attempts)
 
-    def wake(self, host: str) -> None:
-        """The host answers again, and does all that had hung in it, oldest first."""
+    def wake(self, place: str) -> None:
+        """It answers again, and does all that had hung in it, oldest first."""
         with self._store.transaction() as db:
-            come_back(db, host)
-        arrive(self._store, host)
+            come_back(db, place)
+        arrive(self._store, place)
 
     def crash(self, host: str) -> None:
         """The host loses its power: nothing runs there any more, until `set_up` boots it."""
@@ -231,6 +267,11 @@ class SimulatedWorld:
             shelf = Shelf.of(db, host)
             return shelf.content(shelf.path_of(volume))
 
+    def cinder_volume(self, volume_id: str) -> SeenVolume:
+        """A Cinder volume with its attachments, its content, and who has it open."""
+        with self._settled() as db:
+            return see_volume(db, volume(db, volume_id))
+
     def running(self, uuid: str) -> tuple[str, ...]:
         """The hosts on which the machine's CPUs run."""
         with self._settled() as db:
@@ -246,26 +287,20 @@ class SimulatedWorld:
             return logged(db)
 
     def snapshot(self, *, contents: bool = True) -> dict[str, Any]:
-        """The whole world, comparable; without `contents` what guests wrote is left out."""
+        """The whole world, comparable with that of another run; without `contents` what guests wrote is left out."""
         with self._settled() as db:
-            hosts = db.execute("SELECT * FROM hosts ORDER BY name").fetchall()
-            return {
-                "hosts": {host["name"]: _host_snapshot(db, host) for host in hosts},
-                "storages": {
-                    host["storage"]: _storage_snapshot(Shelf.of(db, host["name"]), contents) for host in hosts
-                },
-                "jobs": [
-                    f"{kind} of {row['uuid']} on {row['host']}"
-                    for kind in ("transfers", "merges")
-                    for row in db.execute(f"SELECT host, uuid FROM {kind} ORDER BY 1, 2")  # noqa: S608 - our names
-                ],
-            }
+            return snapshot(db, contents=contents)
 
     @contextmanager
     def _settled(self) -> Iterator[sqlite3.Connection]:
         with self._store.transaction() as db:
             settle(db, boottime())
             yield db
+
+
+def _place(db: sqlite3.Connection, name: str) -> None:
+    if db.execute("SELECT 1 FROM places WHERE name = ?", (name,)).fetchone() is None:
+        raise ValueError(f"There is no host '{name}'.")
 
 
 def _host(db: sqlite3.Connection, name: str) -> sqlite3.Row:
@@ -278,66 +313,3 @@ def _host(db: sqlite3.Connection, name: str) -> sqlite3.Row:
 def _fill(shelf: Shelf, name: str, capacity: int, content: str, *, volume_format: str, written: int) -> None:
     row = (shelf.storage, name, capacity, written, volume_format, content)
     shelf.db.execute("INSERT INTO volumes VALUES (?, ?, ?, ?, ?, NULL, NULL, ?)", row)
-
-
-def _guest_xml(*, name: str, uuid: str, vcpus: int, memory_mb: int, devices: str, cpu: str) -> str:
-    return (
-        f"<domain type='qemu'><name>{escape(name)}</name><uuid>{uuid}</uuid>"
-        f"<memory unit='MiB'>{memory_mb}</memory><currentMemory unit='MiB'>{memory_mb}</currentMemory>"
-        f"<vcpu>{vcpus}</vcpu><os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>"
-        f"{cpu}<devices>{devices}</devices></domain>"
-    )
-
-
-def _disks_xml(files: Mapping[str, str], disk_format: str) -> str:
-    return "".join(
-        f"<disk type='file' device='disk'><driver name='qemu' type={quoteattr(disk_format)}/>"
-        f"<source file={quoteattr(path)}/><target dev={quoteattr(device)} bus='virtio'/></disk>"
-        for device, path in files.items()
-    )
-
-
-def _nic_xml(uuid: str, bridge: str) -> str:
-    mac = ":".join(("52:54:00", uuid[0:2], uuid[2:4], uuid[4:6]))
-    return (
-        f"<interface type='bridge'><mac address='{mac}'/><source bridge={quoteattr(bridge)}/>"
-        f"<model type='virtio'/></interface>"
-    )
-
-
-def _host_snapshot(db: sqlite3.Connection, host: sqlite3.Row) -> dict[str, Any]:
-    domains = db.execute("SELECT * FROM domains WHERE host = ? ORDER BY uuid", (host["name"],))
-    return {
-        "up": bool(host["up"]),
-        "domains": {
-            row["uuid"]: {
-                "name": row["name"],
-                "state": row["state"],
-                "autostart": bool(row["autostart"]),
-                "incoming": bool(row["incoming"]),
-                "inactive": _canonical(row["inactive_xml"]),
-                "live": _canonical(row["live_xml"]),
-            }
-            for row in domains
-        },
-    }
-
-
-def _canonical(xml: str | None) -> str | None:
-    return None if xml is None else str(etree.canonicalize(xml, strip_text=True))
-
-
-def _storage_snapshot(shelf: Shelf, contents: bool) -> dict[str, Any]:
-    shown: dict[str, Any] = {}
-    for volume in shelf.volumes():
-        shown[volume.name] = {
-            "capacity": volume.capacity,
-            "format": volume.format,
-            "backing": volume.backing_path,
-        }
-        if contents:
-            shown[volume.name] |= {
-                "allocation": volume.allocation,
-                "content": shelf.content(volume.path),
-            }
-    return shown

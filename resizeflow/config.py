@@ -109,6 +109,14 @@ SCHEDULER = [
     cfg.FloatOpt("moves_weight_multiplier", default=1.0, help="How much it counts that few moves are in flight."),
     cfg.IntOpt("max_attempts", default=3, min=1, help="Hosts that a move may try: the chosen one and its alternates."),
 ]
+CINDER = [
+    cfg.StrOpt(
+        "auth_type",
+        help="How to log in to Cinder: a plugin of keystoneauth, such as `password`, whose own options go beside it; "
+        "`noauth` for a Cinder without Keystone. Without it there is no Cinder.",
+    ),
+    cfg.StrOpt("endpoint", help="With `noauth`: where Cinder is, http://HOST:8776/v3."),
+]
 GROUPS = {
     "DEFAULT": DEFAULT,
     "database": DATABASE,
@@ -116,6 +124,7 @@ GROUPS = {
     "quota": QUOTA,
     "notifications": NOTIFICATIONS,
     "scheduler": SCHEDULER,
+    "cinder": CINDER,
 }
 
 
@@ -143,6 +152,25 @@ class Notifications:
                 "commas); in a password write %40 for @, %3A for : and %2C for a comma; a / in it cannot be used, "
                 "oslo.messaging does not take it."
             )
+
+
+@dataclass(frozen=True)
+class Cinder:
+    """Whether there is a Cinder, and where its driver reads how to reach it."""
+
+    auth_type: str | None = None
+    endpoint: str | None = None
+    file: Path | None = None
+    """Where keystoneauth reads its own options."""
+
+    @property
+    def uri(self) -> str | None:
+        """What `drivers.connect` takes, None without a Cinder. `sim:///FILE?host=cinder` is the simulator's."""
+        if self.auth_type is None:
+            return None
+        if (self.endpoint or "").startswith("sim:"):
+            return self.endpoint
+        return f"cinder://{self.file.absolute() if self.file else ''}"
 
 
 @dataclass(frozen=True)
@@ -177,6 +205,7 @@ class Settings:
     quota: dict[str, int]
     scheduler: Scheduling
     notifications: Notifications
+    cinder: Cinder = field(default_factory=Cinder)
 
     def __post_init__(self) -> None:
         if self.lease_seconds * 2 / 3 <= self.act_timeout + self.fence_window:
@@ -238,9 +267,14 @@ def load(given: str | None = None) -> Settings:
                 keep_days=conf.notifications.keep_days,
                 file=path,
             ),
+            cinder=Cinder(conf.cinder.auth_type or None, conf.cinder.endpoint or None, path),
         )
     except UsageError as error:
         raise UsageError(f"The configuration {path} cannot be used: {error}") from None
     except (cfg.Error, ValueError, OSError) as error:
-        what = re.sub(r" from LocationInfo\(.*detail='[^']*'\)", "", " ".join(str(error).split()))
-        raise UsageError(f"The configuration {path} cannot be used: {what}") from None
+        raise UsageError(f"The configuration {path} cannot be used: {what_is_wrong(error)}") from None
+
+
+def what_is_wrong(error: Exception) -> str:
+    """oslo.config's words, on one line, without the place, which it shows as an object."""
+    return re.sub(r" from LocationInfo\(.*detail='[^']*'\)", "", " ".join(str(error).split()))

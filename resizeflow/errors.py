@@ -80,6 +80,10 @@ class ServiceUnavailable(Conflict):
     """The machine's host is away or fenced."""
 
 
+class CinderConnectionFailed(Conflict):
+    """Cinder does not answer, or is not configured (Nova: 500)."""
+
+
 class MigrationPreCheckError(Conflict):
     """The machine has something that a move would lose. Nova finds it on the host, after it said yes."""
 
@@ -120,6 +124,10 @@ class ResizeError(RuleError):
 
 class FlavorImageConflict(RuleError):
     """The machine's definition cannot be rewritten for the flavor."""
+
+
+class InvalidVolume(RuleError):
+    """A Cinder volume of the machine is not in a state, or of a kind, in which it can be moved."""
 
 
 class OverQuota(RuleError):

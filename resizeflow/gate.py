@@ -1,4 +1,4 @@
-"""The one way to touch a host: nothing else may hold a raw driver.
+"""The one way to touch a host, or Cinder: nothing else may hold a raw driver.
 
 `Looks` asks and never changes anything; it needs no lease and serves the commands, the scheduler and the doctor.
 `Gate` also acts, and is made for one job under its lease. For each act, in this order: name the point, see that the
@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import sqlalchemy as sa
 import tenacity
@@ -20,17 +21,10 @@ import tenacity
 from resizeflow import drivers, failpoints
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
-from resizeflow.drivers.hypervisor import (
-    EFFECTS,
-    Effect,
-    Fence,
-    HostConnection,
-    Hypervisor,
-    Refused,
-    Unknown,
-    Unreachable,
-    Watch,
-)
+from resizeflow.drivers import hypervisor, volume
+from resizeflow.drivers.hypervisor import Hypervisor
+from resizeflow.drivers.interface import Connection, Effect, Fence, Refused, Unknown, Unreachable, Watch
+from resizeflow.drivers.volume import VolumeService
 from resizeflow.handover import Handover, LeaseLost, Stopping, TurnBack
 from resizeflow.lease import Lease
 from resizeflow.persistence.database import AWAY, Database, away
@@ -45,23 +39,57 @@ CHECK_EVERY = 1.0
 """Seconds for which a look relies on what the database said before; an act asks anew."""
 
 
-class HostAway(Exception):
-    """A host did not answer for as long as the caller was ready to wait."""
+class Place(Protocol):
+    """Where a call goes: a host, or Cinder."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def uri(self) -> str: ...
+
+
+class Away(Exception):
+    """A place did not answer for as long as the caller was ready to wait."""
+
+
+class HostAway(Away):
+    """A host did not answer."""
 
     def __init__(self, host: Host, reason: str) -> None:
         super().__init__(f"host {host.name} does not answer: {reason}")
         self.host = host
 
 
-class Connections:
-    """One connection per host and process, shared by its jobs, opened when first needed."""
+class CinderAway(Away):
+    """Cinder did not answer, or there is none."""
 
-    def __init__(self, connect: Callable[[str], HostConnection] = drivers.connect) -> None:
+
+@dataclass(frozen=True)
+class _Cinder:
+    """The place that Cinder is."""
+
+    uri: str
+    id: str = "cinder"
+    name: str = "cinder"
+
+
+def _away(place: Place, reason: str) -> Away:
+    if isinstance(place, _Cinder):
+        return CinderAway(f"Cinder does not answer: {reason}")
+    return HostAway(cast("Host", place), reason)
+
+
+class Connections:
+    """One connection per place and process, shared by its jobs, opened when first needed."""
+
+    def __init__(self, connect: Callable[[str], Connection] = drivers.connect) -> None:
         self._connect = connect
         self._lock = threading.Lock()
-        self._open: dict[str, HostConnection] = {}
+        self._open: dict[str, Connection] = {}
 
-    def to(self, uri: str) -> HostConnection:
+    def to(self, uri: str) -> Connection:
         with self._lock:
             if uri not in self._open:
                 self._open[uri] = self._connect(uri)
@@ -76,88 +104,98 @@ class Connections:
 
 
 class _Door:
-    """A `Hypervisor` whose methods go through the gate, each as its mark says."""
+    """A `Hypervisor` or a `VolumeService` whose methods go through the gate, each as its mark says."""
 
-    def __init__(self, gate: Looks, host: Host, patience: float) -> None:
+    def __init__(self, gate: Looks, place: Place, effects: Mapping[str, Effect], patience: float) -> None:
         self._gate = gate
-        self._host = host
+        self._place = place
+        self._effects = effects
         self._patience = patience
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
-        effect = EFFECTS[method]
+        effect = self._effects[method]
 
         def call(*args: Any) -> Any:
             if effect is Effect.LOOK:
-                return self._gate.look(self._host, method, args, self._patience)
+                return self._gate.look(self._place, method, args, self._patience)
             if effect is Effect.ACT:
-                return self._gate.act(self._host, method, args)
+                return self._gate.act(self._place, method, args)
             raise TypeError(f"{method} is started by Gate.start, it has no answer.")
 
         return call
 
 
 class Looks:
-    """Questions to hosts, retried freely."""
+    """Questions to hosts and to Cinder, retried freely."""
 
     def __init__(self, connections: Connections, settings: Settings, clock: Clock) -> None:
         self.connections = connections
         self.settings = settings
         self.clock = clock
         self._silent: set[str] = set()
-        """Hosts that were silent for their whole patience: they are not waited for again until they answer."""
+        """Places that were silent for their whole patience: they are not waited for again until they answer."""
 
     def host(self, host: Host, *, patience: float | None = None) -> Hypervisor:
         """A host to talk to. Looks are repeated for `patience` seconds while it does not answer (the setting
         `host_patience` unless given), then raise `HostAway`."""
         if patience is None:
             patience = self.settings.host_patience
-        return cast("Hypervisor", _Door(self, host, patience))
+        return cast("Hypervisor", _Door(self, host, hypervisor.EFFECTS, patience))
 
-    def look(self, host: Host, method: str, args: tuple[Any, ...], patience: float) -> Any:
-        connection = self.connections.to(host.uri)
+    def volumes(self, *, patience: float | None = None) -> VolumeService:
+        """Cinder to talk to, asked again as a host is. Raises `CinderAway` where none is configured, as looks do where
+        it does not answer."""
+        if self.settings.cinder.uri is None:
+            raise CinderAway("no Cinder is configured: give auth_type in section [cinder] of the configuration")
+        if patience is None:
+            patience = self.settings.host_patience
+        return cast("VolumeService", _Door(self, _Cinder(self.settings.cinder.uri), volume.EFFECTS, patience))
+
+    def look(self, place: Place, method: str, args: tuple[Any, ...], patience: float) -> Any:
+        connection = self.connections.to(place.uri)
         timeout = self.settings.look_timeout
 
         def ask() -> Any:
             self.glance()
             try:
                 connection.open(timeout)
-                self.let_arrive(host)
+                self.let_arrive(place)
                 return connection.call(method, args, timeout=timeout)
             except (Unreachable, Unknown):
-                self.did_not_answer(host)
+                self.did_not_answer(place)
                 raise
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((Unreachable, Unknown)),
             wait=tenacity.wait_exponential(multiplier=0.2, max=3),
-            stop=tenacity.stop_after_delay(0 if host.id in self._silent else patience),
+            stop=tenacity.stop_after_delay(0 if place.id in self._silent else patience),
             sleep=self.clock.sleep,
             reraise=True,
         )
         try:
             answer = retrying(ask)
         except (Unreachable, Unknown) as error:
-            self._silent.add(host.id)
-            raise HostAway(host, str(error)) from error
-        self._silent.discard(host.id)
+            self._silent.add(place.id)
+            raise _away(place, str(error)) from error
+        self._silent.discard(place.id)
         return answer
 
-    def act(self, host: Host, method: str, args: tuple[Any, ...]) -> Any:  # noqa: ARG002 - the Gate's, refused here
+    def act(self, place: Place, method: str, args: tuple[Any, ...]) -> Any:  # noqa: ARG002 - the Gate's, refused here
         """Refused: only a `Gate`, made for a job under its lease, acts."""
-        raise TypeError(f"{method} on {host.name}: without a job's lease nothing may be changed.")
+        raise TypeError(f"{method} on {place.name}: without a job's lease nothing may be changed.")
 
     def glance(self) -> None:
         """Between two questions: may we go on? Without a job, always."""
 
-    def let_arrive(self, host: Host) -> None:
+    def let_arrive(self, place: Place) -> None:
         """Before a look: what was sent to the host has happened, or will not. Without acts there is nothing."""
 
-    def did_not_answer(self, host: Host) -> None:
-        """The host may have hung, with calls in it that it has still to do."""
+    def did_not_answer(self, place: Place) -> None:
+        """The place may have hung, with calls in it that it has still to do."""
 
 
 class Gate(Looks):
-    """Acts on hosts for one job, under its lease."""
+    """Acts on hosts and at Cinder for one job, under its lease."""
 
     def __init__(
         self,
@@ -203,13 +241,13 @@ class Gate(Looks):
         else:
             self._require_ours()
 
-    def did_not_answer(self, host: Host) -> None:
-        self._unanswered.add(host.id)
+    def did_not_answer(self, place: Place) -> None:
+        self._unanswered.add(place.id)
 
-    def let_arrive(self, host: Host) -> None:
-        if host.id in self._unanswered:
+    def let_arrive(self, place: Place) -> None:
+        if place.id in self._unanswered:
             self.pause(LATE)
-            self._unanswered.discard(host.id)
+            self._unanswered.discard(place.id)
 
     def check(self) -> None:
         """Asks the database. Raises a Handover if this run must not go on: asked to stop, lease lost, direction
@@ -242,11 +280,11 @@ class Gate(Looks):
         self.clock.wait(self._stop, seconds)
         self.check()
 
-    def act(self, host: Host, method: str, args: tuple[Any, ...]) -> Any:
-        """One effect on a host. Raises `Refused` (nothing happened), `Unknown` (look again), `HostAway`."""
+    def act(self, place: Place, method: str, args: tuple[Any, ...]) -> Any:
+        """One effect on a host or at Cinder. Raises `Refused` (nothing happened), `Unknown` (look again), `Away`."""
         point = self.point(method)
-        connection = self.connections.to(host.uri)
-        self._open(host, connection)
+        connection = self.connections.to(place.uri)
+        self._open(place, connection)
         began = self.clock.boottime()
         failpoints.hit(f"{point}.before")
         self.check()
@@ -256,11 +294,11 @@ class Gate(Looks):
             answer = connection.call(method, args, timeout=self.settings.act_timeout, fence=fence)
             failpoints.hit(f"{point}.after")
         except (Unknown, failpoints.ReplyLost) as error:
-            self.did_not_answer(host)
-            self._work.tell("unknown", f"{method} on {host.name}: no answer, looking again", task=self._scope)
+            self.did_not_answer(place)
+            self._work.tell("unknown", f"{method} on {place.name}: no answer, looking again", task=self._scope)
             raise Unknown(str(error)) from error
         except Unreachable as error:
-            raise HostAway(host, str(error)) from error
+            raise _away(place, str(error)) from error
         except failpoints.FailpointError as error:
             raise Refused(str(error)) from error
         except Refused:
@@ -269,16 +307,16 @@ class Gate(Looks):
             raise
         self._work.tell(
             "effect",
-            f"{method} on {host.name}",
+            f"{method} on {place.name}",
             task=self._scope,
-            host=host.name,
+            host=place.name,
             seconds=round(self.clock.boottime() - began, 3),
         )
         return answer
 
     def start(self, host: Host, method: str, *args: Any) -> Watch:
         """Starts a WATCH method. Its truth is in looks; see `Watch`."""
-        if EFFECTS[method] is not Effect.WATCH:
+        if hypervisor.EFFECTS[method] is not Effect.WATCH:
             raise TypeError(f"{method} is not a WATCH method.")
         point = self.point(method)
         connection = self.connections.to(host.uri)
@@ -302,12 +340,12 @@ class Gate(Looks):
         if watch is not None:
             watch.prolong(self._fence())
 
-    def _open(self, host: Host, connection: HostConnection) -> None:
+    def _open(self, place: Place, connection: Connection) -> None:
         try:
             connection.open(self.settings.look_timeout)
         except Unreachable as error:
-            self.did_not_answer(host)
-            raise HostAway(host, str(error)) from error
+            self.did_not_answer(place)
+            raise _away(place, str(error)) from error
 
     def _fence(self) -> Fence:
         """What an effect is sent with: this job's epoch, and the last moment at which it may begin, so that it has

@@ -1,8 +1,5 @@
 """What resizeflow asks of a host: one small interface, each method marked with the kind of its effect.
 
-`resizeflow.gate` is the only caller. It needs to know of each method whether it may be repeated freely, so an
-unmarked method fails when this module is imported.
-
 Units: memory in MiB, disks in bytes, time in seconds.
 """
 
@@ -10,52 +7,12 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
 
+from resizeflow.drivers.interface import Effect, act, effects_of, look, watch
+from resizeflow.drivers.secret import Secret
 from resizeflow.drivers.swap import Swap
-
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-
-
-class Effect(enum.Enum):
-    """What calling a method does to the world, hence how the gate treats it."""
-
-    LOOK = "look"
-    """No effect: retried freely."""
-    ACT = "act"
-    """Seconds. Ends ok, refused (`Refused`) or unknown (`Unknown`)."""
-    WATCH = "watch"
-    """Starts something long that outlives its caller where it can; polled by looks, adopted by a successor."""
-
-
-class DriverError(Exception):
-    """The driver's only family of errors; everything of libvirt's is translated into it at this edge."""
-
-
-class Refused(DriverError):
-    """The host said no: nothing was changed by this call."""
-
-
-class Missing(Refused):
-    """What the call names does not exist."""
-
-
-class Exists(Refused):
-    """What the call would create exists already."""
-
-
-class Differs(DriverError):
-    """What a stream copy sent does not read back the same: its journal is worth nothing, copy anew."""
-
-
-class Unknown(DriverError):
-    """No answer (deadline passed, connection lost): the effect may have happened. Look before anything else."""
-
-
-class Unreachable(DriverError):
-    """The host could not be asked: nothing was sent."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +66,8 @@ class PowerState(enum.StrEnum):
     PAUSED = "paused"
     SHUTOFF = "shutoff"
     OTHER = "other"
-    """In shutdown, crashed with its QEMU still there, suspended by the guest: neither off nor fit to be moved."""
+    """Just starting, in shutdown, crashed with its QEMU still there, suspended by the guest: neither off nor fit to be
+    moved."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +94,26 @@ class DomainFacts:
     merging: frozenset[str] = frozenset()
     snapshots: int = 0
     managed_save: bool = False
+
+
+@dataclass(frozen=True)
+class SecretFacts:
+    """A libvirt secret: `kind` is `ceph`, `iscsi` or another of libvirt's; `migration` is the one of ours that made it,
+    None if somebody else did."""
+
+    uuid: str
+    kind: str
+    migration: str | None = None
+
+
+@dataclass(frozen=True)
+class SecretSpec:
+    """A libvirt secret to be made, marked with the migration that needs it."""
+
+    uuid: str
+    kind: str
+    migration: str
+    secret: Secret
 
 
 @dataclass(frozen=True)
@@ -171,24 +149,6 @@ class StreamTarget:
     done: tuple[StreamSegment, ...] = field(default=())
     bandwidth: int = 0
     """Bytes a second; 0 is no limit."""
-
-
-def look(method: _Method) -> _Method:
-    """Marks a method without effect."""
-    method.effect = Effect.LOOK  # type: ignore[attr-defined]
-    return method
-
-
-def act(method: _Method) -> _Method:
-    """Marks a method that changes the host within seconds."""
-    method.effect = Effect.ACT  # type: ignore[attr-defined]
-    return method
-
-
-def watch(method: _Method) -> _Method:
-    """Marks a method that starts something long."""
-    method.effect = Effect.WATCH  # type: ignore[attr-defined]
-    return method
 
 
 class Hypervisor(ABC):
@@ -246,6 +206,17 @@ class Hypervisor(ABC):
     @abstractmethod
     def merge(self, uuid: str, device: str) -> MergeFacts | None:
         """The active block commit of a device, None if none runs."""
+
+    @look
+    @abstractmethod
+    def secrets(self) -> tuple[SecretFacts, ...]:
+        """All secrets of the host, without their values."""
+
+    @look
+    @abstractmethod
+    def secret_value(self, uuid: str) -> Secret | None:
+        """The value of a secret, None if it has none yet. It may be handed to `define_secret` of a host and to
+        `watchers` of Cinder, and to nothing else. Raises `Missing`; `Refused` if it is private."""
 
     # --- acts: volumes -----------------------------------------------------------------------------------
 
@@ -321,6 +292,17 @@ class Hypervisor(ABC):
 
     @act
     @abstractmethod
+    def define_secret(self, spec: SecretSpec) -> None:
+        """Makes a secret that survives the host's boot, with its value; one of that UUID gets the value and the mark.
+        Killed in the middle it may be there without a value."""
+
+    @act
+    @abstractmethod
+    def undefine_secret(self, uuid: str) -> None:
+        """Forgets a secret. Missing is `Missing`."""
+
+    @act
+    @abstractmethod
     def start_merge(self, uuid: str, device: str, bandwidth: int) -> None:
         """Starts the commit of a device's overlay into its backing file; bandwidth in bytes/s, 0 no limit."""
 
@@ -347,61 +329,4 @@ class Hypervisor(ABC):
         """Copies a volume through the worker, holes kept. Emits a `StreamSegment` for each piece that arrived."""
 
 
-def effect_of(name: str) -> Effect:
-    """The kind of a `Hypervisor` method."""
-    effect = getattr(getattr(Hypervisor, name), "effect", None)
-    if not isinstance(effect, Effect):
-        raise TypeError(f"Hypervisor.{name} is not marked as look, act or watch.")
-    return effect
-
-
-EFFECTS: Mapping[str, Effect] = {name: effect_of(name) for name in sorted(Hypervisor.__abstractmethods__)}
-
-
-@dataclass(frozen=True)
-class Fence:
-    """Until when an effect may begin, and for whom it is: a job, under the epoch of its lease."""
-
-    not_after: float
-    """CLOCK_BOOTTIME seconds."""
-    job_id: str
-    epoch: int
-
-
-class Watch(Protocol):
-    """A started `WATCH` method, seen from the worker."""
-
-    def news(self, timeout: float) -> tuple[Any, ...]:
-        """What it has emitted since the last call, waiting at most `timeout` seconds for the first piece."""
-
-    def ended(self) -> bool:
-        """True when the call has returned or its process is gone."""
-
-    def error(self) -> DriverError | None:
-        """Why it failed, once it has ended; a hint, not the truth."""
-
-    def prolong(self, fence: Fence) -> None:
-        """A new last moment, because the lease was renewed. A stream writes nothing after it until the next one."""
-
-    def stop(self) -> None:
-        """Ends the caller's side. A transfer goes on at the hosts; a stream ends."""
-
-
-class HostConnection(Protocol):
-    """A way to one host. One connection, one call at a time; each call has a deadline that really ends it."""
-
-    def open(self, timeout: float) -> None:
-        """Connects if it is not connected. Raises `Unreachable` with a clear reason."""
-
-    def call(self, method: str, args: tuple[Any, ...], *, timeout: float, fence: Fence | None = None) -> Any:
-        """Calls a LOOK or ACT method of the `Hypervisor` at the other end.
-
-        It never connects anew: not connected is `Unreachable`. At the deadline the caller's side is killed and
-        the result is `Unknown`. After the `fence`'s last moment an effect is not begun: the result is `Refused`.
-        """
-
-    def watch(self, method: str, args: tuple[Any, ...], *, fence: Fence | None = None) -> Watch:
-        """Starts a WATCH method on a connection of its own, so that calls go on beside it."""
-
-    def close(self) -> None:
-        """Ends the caller's side."""
+EFFECTS: Mapping[str, Effect] = effects_of(Hypervisor)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from lxml import etree
 
-from resizeflow.drivers.definition.disks import Placement, placed
+from resizeflow.drivers.definition.disks import Placement, chosen
 from resizeflow.drivers.definition.elements import attribute, attributes_of, needed, parse, text, written
 from resizeflow.drivers.definition.mark import Mark, set_mark
 
@@ -28,7 +28,7 @@ def carrier(xml: str, *, disks: Mapping[str, Placement], mark: Mark) -> str:
     devices = etree.SubElement(reduced, "devices")
     etree.SubElement(devices, "controller", {"type": "usb", "model": "none"})
     etree.SubElement(devices, "memballoon", {"model": "none"})
-    for element, placement in placed(root, disks):
+    for element, placement in chosen(root, disks):
         disk = etree.SubElement(devices, "disk", {"type": "file", "device": "disk"})
         bypass = {"cache": "none", "io": "native"} if placement.bypass_cache else {}
         etree.SubElement(disk, "driver", {"name": "qemu", "type": placement.format, **bypass})

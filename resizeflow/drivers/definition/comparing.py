@@ -70,16 +70,17 @@ def _flat(element: etree._Element, path: str) -> Iterator[tuple[str, str]]:
         yield path, text
     for name, value in attributes.items():
         yield f"{path} {name}".strip(), value
-    for label, child in _labelled([c for c in element.findall("*") if not _rewritten_by_libvirt(c)]):
+    for label, child in _labelled([c for c in element.findall("*") if not _aside(c)]):
         inner = f"{path} {label}".strip()
         yield f"{inner}:", etree.QName(child).namespace or ""
         yield from _flat(child, inner)
 
 
-def _rewritten_by_libvirt(element: etree._Element) -> bool:
+def _aside(element: etree._Element) -> bool:
+    """Whether an element does not count: libvirt's own, or shown only with the secrets."""
     if element.tag == "alias":
         return not element.get("name", "").startswith("ua-")
-    return element.tag in ("backingStore", "mirror", "privateData")
+    return element.tag in ("backingStore", "mirror", "privateData", "cookies")
 
 
 def _change(part: str, before: _Facts | None, after: _Facts | None) -> str:

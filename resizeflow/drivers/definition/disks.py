@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import TypeVar
 
 from lxml import etree
 
 from resizeflow.drivers.definition.elements import attribute, drop, made, needed, parse, written
 from resizeflow.drivers.definition.reading import disk_of, read
+
+_Where = TypeVar("_Where")
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,25 @@ def with_disk(xml: str, device: str, beside: str) -> str:
     return written(root)
 
 
+def with_disk_of(xml: str, other_xml: str, device: str) -> str:
+    """The definition with one more disk, taken from another definition of the same machine.
+
+    It comes without its address, for which this definition may have another use, and with the controllers of its bus
+    that are missing here: libvirt would make one, but of a model that the guest may not know.
+    """
+    root, other = parse(xml), parse(other_xml)
+    disks = {disk_of(element).device: element for element in root.findall("devices/disk")}
+    found = [element for element in other.findall("devices/disk") if disk_of(element).device == device]
+    if device in disks or not found:
+        raise ValueError(f"The machine has a disk {device} already, or the other definition has none.")
+    devices = needed(root, "devices")
+    controllers = f"controller[@type='{attribute(found[0], 'target', 'bus')}']"
+    present = {controller.get("index") for controller in devices.findall(controllers)}
+    missing = [one for one in other.findall(f"devices/{controllers}") if one.get("index") not in present]
+    devices.extend(_portable(element) for element in (*found, *missing))
+    return written(root)
+
+
 def without_disk(xml: str, device: str) -> str:
     """The definition without that disk; one that is not there is fine."""
     root = parse(xml)
@@ -55,13 +78,25 @@ def without_disk(xml: str, device: str) -> str:
     return written(root)
 
 
-def placed(root: etree._Element, disks: Mapping[str, Placement]) -> list[tuple[etree._Element, Placement]]:
-    """The `<disk>` of each named device and its placement. Raises ValueError for a device that is not there."""
+def chosen(root: etree._Element, disks: Mapping[str, _Where]) -> list[tuple[etree._Element, _Where]]:
+    """The `<disk>` of each named device and where it is to be. Raises ValueError for a device that is not there."""
     found = {disk_of(element).device: element for element in root.findall("devices/disk")}
     strangers = sorted(disks.keys() - found.keys())
     if strangers:
         raise ValueError(f"The machine has no disk {', '.join(strangers)}.")
     return [(element, disks[device]) for device, element in found.items() if device in disks]
+
+
+def _portable(device: etree._Element) -> etree._Element:
+    """A device without what a host has given to it: its address and name there."""
+    copy = deepcopy(device)
+    for child in copy.findall("*"):
+        given = child.tag == "alias" and not child.get("name", "").startswith("ua-")
+        if given or child.tag in ("address", "backingStore", "mirror", "privateData"):
+            copy.remove(child)
+    for source in copy.findall("source"):
+        drop(source, "index")
+    return copy
 
 
 def place(disk: etree._Element, placement: Placement) -> None:

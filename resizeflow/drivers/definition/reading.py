@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from dataclasses import dataclass
 
 from lxml import etree
@@ -22,6 +23,20 @@ class Disk:
     format: str
     network: bool
     readonly: bool
+    block: bool = False
+    """It is a block device of its host."""
+    serial: str | None = None
+    protocol: str | None = None
+    """Of a network disk: `rbd`, `iscsi`, `nfs` or another of libvirt's."""
+    source_name: str | None = None
+    """Of a network disk: its name at the other end, such as `pool/image`."""
+    initiator: str | None = None
+    """The name by which it logs in to an iSCSI target, where the definition says one."""
+
+    @property
+    def volume_id(self) -> str | None:
+        """The Cinder volume it is, None if it is none: Nova writes the volume's id as the serial of its disk."""
+        return _uuid(self.serial or "") if self.network else None
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,16 @@ class Definition:
     left_behind: tuple[str, ...]
     """What it keeps on its host beside its disks: it would be lost by a move."""
     mark: Mark | None
+    secrets: frozenset[str]
+    """UUIDs of the libvirt secrets that its disks name."""
+
+    @property
+    def first_disk(self) -> str:
+        """The device of its first disk: the one that it boots from, unless it says otherwise. Raises ValueError."""
+        for disk in self.disks:
+            if disk.kind == "disk":
+                return disk.device
+        raise ValueError(f"The machine {self.name} has no disk.")
 
 
 def read(xml: str) -> Definition:
@@ -77,20 +102,43 @@ def read(xml: str) -> Definition:
         host_devices=len(root.findall("devices/hostdev")) + sum(n.get("type") == "hostdev" for n in nics),
         left_behind=tuple(what for path, what in LEFT_BEHIND.items() if root.find(path) is not None),
         mark=mark_of(root),
+        secrets=frozenset(
+            secret.get("uuid", "").lower() for secret in root.iterfind("devices/disk//secret") if secret.get("uuid")
+        ),
     )
+
+
+def volumes(xml: str) -> dict[str, str]:
+    """The Cinder volumes of a machine, as their ids by device."""
+    return {disk.device: disk.volume_id for disk in read(xml).disks if disk.volume_id is not None}
 
 
 def disk_of(element: etree._Element) -> Disk:
     """A `<disk>`, read."""
     kind = element.get("type", "file")
+    network = kind == "network"
     return Disk(
         device=attribute(element, "target", "dev") or "",
         kind=element.get("device", "disk"),
         path=attribute(element, "source", {"block": "dev", "dir": "dir"}.get(kind, "file")),
         format=attribute(element, "driver", "type") or "raw",
-        network=kind == "network",
+        network=network,
         readonly=element.find("readonly") is not None,
+        block=kind == "block",
+        serial=(element.findtext("serial") or "").strip() or None,
+        protocol=attribute(element, "source", "protocol") if network else None,
+        source_name=attribute(element, "source", "name") if network else None,
+        initiator=attribute(element, "source/initiator/iqn", "name"),
     )
+
+
+def _uuid(text: str) -> str | None:
+    """A UUID in its canonical form, None for any other text."""
+    try:
+        found = str(uuid.UUID(text))
+    except ValueError:
+        return None
+    return found if found == text.lower() else None
 
 
 def _nic(element: etree._Element) -> Nic:

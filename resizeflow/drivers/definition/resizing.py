@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from lxml import etree
 
-from resizeflow.drivers.definition.disks import Placement, place, placed
+from resizeflow.drivers.definition.disks import Placement, chosen, place
 from resizeflow.drivers.definition.elements import drop, made, memory_bytes, needed, parse, written
 from resizeflow.drivers.definition.mark import Mark, set_mark
 
@@ -24,7 +24,7 @@ def resized(xml: str, *, vcpus: int, memory_mb: int, disks: Mapping[str, Placeme
     _set_vcpus(root, vcpus)
     _set_memory(root, memory_mb)
     _set_numa_cell(root, vcpus, memory_mb)
-    for element, placement in placed(root, disks):
+    for element, placement in chosen(root, disks):
         place(element, placement)
     set_mark(root, mark)
     return written(root)

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from dataclasses import dataclass
 
 from lxml import etree
 
-from resizeflow.drivers.definition.elements import needed, parse, text, written
+from resizeflow.drivers.definition.elements import drop, needed, parse, text, written
 from resizeflow.drivers.definition.mark import Mark, mark_of, set_mark
 from resizeflow.drivers.definition.reading import disk_of
 
 
 def retired(xml: str, mark: Mark) -> str:
-    """The definition made unstartable: each local disk's file named `RETIRED-<migration>-<name>`, and marked.
+    """The definition made unstartable and marked: names of its disks hold `RETIRED-<migration>-`.
 
-    A retired definition is returned with the new mark and its paths as they are; ValueError if another
-    migration retired it, because its paths could not be restored any more.
+    A local disk's file, an RBD image and a file on NFS begin with it, and are not found at a start. An iSCSI target
+    has it in front, so that libvirt takes the target's own name for a LUN, and refuses without asking anybody.
+
+    A retired definition is returned with the new mark and its names as they are; ValueError if another
+    migration retired it, because its names could not be restored any more.
     """
     root = parse(xml)
     earlier = mark_of(root)
     if earlier is None or earlier.role != "retired":
-        for source in _own_files(root):
-            path = PurePosixPath(source.get("file", ""))
-            source.set("file", str(path.with_name(_retired_prefix(mark) + path.name)))
+        for name in _own_names(root):
+            name.retire(mark)
     elif earlier.migration != mark.migration:
         raise ValueError(f"The domain {text(root, 'name')} is retired by migration {earlier.migration}.")
     set_mark(root, mark)
@@ -31,25 +33,54 @@ def retired(xml: str, mark: Mark) -> str:
 
 
 def restored(xml: str) -> str:
-    """The inverse of `retired`: paths without the prefix, the mark removed. Others are returned unchanged."""
+    """The inverse of `retired`: names without the prefix, the mark removed. Others are returned unchanged."""
     root = parse(xml)
     mark = mark_of(root)
     if mark is None or mark.role != "retired":
         return xml
-    for source in _own_files(root):
-        path = PurePosixPath(source.get("file", ""))
-        source.set("file", str(path.with_name(path.name.removeprefix(_retired_prefix(mark)))))
+    for name in _own_names(root):
+        name.restore(mark)
     set_mark(root, None)
     return written(root)
 
 
-def _retired_prefix(mark: Mark) -> str:
-    return f"RETIRED-{mark.migration}-"
+@dataclass(frozen=True)
+class _Name:
+    """What a disk's source is called, in one of its attributes."""
+
+    source: etree._Element
+    attribute: str
+
+    def retire(self, mark: Mark) -> None:
+        folder, last = self._split()
+        self.source.set(self.attribute, folder + self._prefix(mark) + last)
+
+    def restore(self, mark: Mark) -> None:
+        folder, last = self._split()
+        if name := folder + last.removeprefix(self._prefix(mark)):
+            self.source.set(self.attribute, name)
+        else:
+            drop(self.source, self.attribute)  # an NBD server's only export needs no name
+
+    def _split(self) -> tuple[str, str]:
+        """What stays in front of the prefix, and what comes behind it."""
+        name = self.source.get(self.attribute, "")
+        folder, slash, last = ("", "", name) if self._iscsi else name.rpartition("/")
+        return folder + slash, last
+
+    def _prefix(self, mark: Mark) -> str:
+        return f"RETIRED-{mark.migration}-" + ("/" if self._iscsi else "")
+
+    @property
+    def _iscsi(self) -> bool:
+        return self.source.get("protocol") == "iscsi"
 
 
-def _own_files(root: etree._Element) -> Iterator[etree._Element]:
-    """The `<source>` of each disk whose file belongs to this machine alone: an ISO image may serve many."""
-    for element in root.findall("devices/disk"):
+def _own_names(root: etree._Element) -> Iterator[_Name]:
+    """The names of all network disks, and of the files that the machine writes: an ISO image may serve many."""
+    for element in root.findall("devices/disk[source]"):
         disk = disk_of(element)
-        if element.get("type", "file") == "file" and disk.kind == "disk" and disk.path and not disk.readonly:
-            yield needed(element, "source")
+        if disk.network:
+            yield _Name(needed(element, "source"), "name")
+        elif element.get("type", "file") == "file" and disk.kind == "disk" and disk.path and not disk.readonly:
+            yield _Name(needed(element, "source"), "file")

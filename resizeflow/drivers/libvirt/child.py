@@ -15,7 +15,7 @@ from typing import Any
 
 import libvirt
 
-from resizeflow.drivers.hypervisor import DriverError, Unknown
+from resizeflow.drivers.interface import DriverError, Unknown
 from resizeflow.drivers.libvirt.host import LibvirtHost
 from resizeflow.drivers.libvirt.session import Session, open_session
 from resizeflow.drivers.libvirt.wire import Channel, Connect, News, Noted, Ping, Prolong, Reply, Request

@@ -8,7 +8,8 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from resizeflow.drivers.hypervisor import DriverError, Effect, Fence, Unknown, Unreachable, effect_of
+from resizeflow.drivers.hypervisor import EFFECTS
+from resizeflow.drivers.interface import DriverError, Effect, Fence, Unknown, Unreachable
 from resizeflow.drivers.libvirt.process import ChildProcess
 from resizeflow.drivers.libvirt.watch import LibvirtWatch
 from resizeflow.drivers.libvirt.wire import Connect, Ping, Reply, Request
@@ -17,7 +18,7 @@ LOG = logging.getLogger(__name__)
 
 
 class LibvirtConnection:
-    """A `HostConnection` to a libvirt URI. Threads may share it: their calls go one after the other."""
+    """A `Connection` to a libvirt URI. Threads may share it: their calls go one after the other."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -38,8 +39,8 @@ class LibvirtConnection:
             self._turn.release()
 
     def call(self, method: str, args: tuple[Any, ...], *, timeout: float, fence: Fence | None = None) -> Any:
-        """Calls a look or an act. See `HostConnection.call`."""
-        if effect_of(method) is Effect.WATCH:
+        """Calls a look or an act. See `Connection.call`."""
+        if EFFECTS[method] is Effect.WATCH:
             raise ValueError(f"{method} is to be watched, not called.")
         self._note(method, fence)
         deadline = time.monotonic() + timeout
@@ -59,7 +60,7 @@ class LibvirtConnection:
 
     def watch(self, method: str, args: tuple[Any, ...], *, fence: Fence | None = None) -> LibvirtWatch:
         """Starts a `WATCH` method in a child of its own."""
-        if effect_of(method) is not Effect.WATCH:
+        if EFFECTS[method] is not Effect.WATCH:
             raise ValueError(f"{method} is to be called, not watched.")
         self._note(method, fence)
         return LibvirtWatch(self._name, self._uri, Request(method, args, fence))

@@ -7,7 +7,8 @@ from xml.etree.ElementTree import Element
 
 import libvirt
 
-from resizeflow.drivers.hypervisor import DomainFacts, PowerState, Unknown
+from resizeflow.drivers.hypervisor import DomainFacts, PowerState
+from resizeflow.drivers.interface import Unknown
 from resizeflow.drivers.libvirt.elements import parse
 from resizeflow.drivers.libvirt.session import Session
 
@@ -48,8 +49,12 @@ def find_domain(session: Session, uuid: str) -> libvirt.virDomain:
 
 def power_state(domain: libvirt.virDomain) -> PowerState:
     """The domain's power state."""
-    state, _ = domain.state()
-    return _STATES.get(state, PowerState.OTHER)
+    return _power(*domain.state())
+
+
+def is_starting(state: int, reason: int) -> bool:
+    """libvirt calls a domain paused as soon as its start begins, but its QEMU may still hang at a disk, or fail."""
+    return (state, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
 
 
 def domain_facts(session: Session, uuid: str) -> DomainFacts | None:
@@ -123,9 +128,13 @@ def _facts(session: Session, domain: libvirt.virDomain, standing: _Standing) -> 
             return _facts_from(domain, standing, PowerState.SHUTOFF, live_xml=None, migration=Migration())
         xml = str(domain.XMLDesc(0))
         if parse(xml).get("id") is not None:
-            power = _STATES.get(state, PowerState.OTHER)
-            return _facts_from(domain, standing, power, live_xml=xml, migration=migration_of(domain, reason))
+            migration = migration_of(domain, state, reason)
+            return _facts_from(domain, standing, _power(state, reason), live_xml=xml, migration=migration)
     raise Unknown(f"{session.host}: domain '{domain.name()}' starts and stops faster than one can look at it.")
+
+
+def _power(state: int, reason: int) -> PowerState:
+    return PowerState.OTHER if is_starting(state, reason) else _STATES.get(state, PowerState.OTHER)
 
 
 def _facts_from(
@@ -157,9 +166,15 @@ def _facts_from(
     )
 
 
-def migration_of(domain: libvirt.virDomain, reason: int) -> Migration:
-    """The domain's migration, if it has one. A destination refuses to tell while it receives: its sign."""
+def migration_of(domain: libvirt.virDomain, state: int, reason: int) -> Migration:
+    """The domain's migration, if it has one. A destination refuses to tell while it receives: its sign.
+
+    A domain that starts, or whose QEMU is busy with a command, has none; libvirt would answer only when that is over,
+    which takes minutes when a disk's storage is away.
+    """
     try:
+        if is_starting(state, reason) or domain.controlInfo()[0] == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED:
+            return Migration()
         stats = domain.jobStats()
     except libvirt.libvirtError as error:
         code = error.get_error_code()

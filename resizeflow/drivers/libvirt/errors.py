@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import libvirt
 
-from resizeflow.drivers.hypervisor import DriverError, Exists, Missing, Refused, Unknown
+from resizeflow.drivers.interface import DriverError, Exists, Missing, Refused, Unknown
 
 _MISSING = frozenset({libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL})
 _EXISTS = frozenset({libvirt.VIR_ERR_STORAGE_VOL_EXIST, libvirt.VIR_ERR_DOM_EXIST, libvirt.VIR_ERR_BLOCK_COPY_ACTIVE})

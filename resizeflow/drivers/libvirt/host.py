@@ -8,12 +8,26 @@ from resizeflow.drivers.hypervisor import (
     Hypervisor,
     MergeFacts,
     PoolFacts,
+    SecretFacts,
+    SecretSpec,
     StreamTarget,
     VolumeFacts,
     VolumeSpec,
 )
-from resizeflow.drivers.libvirt import domains, facts, lifecycle, merges, pools, stream, swap, transfer, volumes
+from resizeflow.drivers.libvirt import (
+    domains,
+    facts,
+    lifecycle,
+    merges,
+    pools,
+    secrets,
+    stream,
+    swap,
+    transfer,
+    volumes,
+)
 from resizeflow.drivers.libvirt.session import Session
+from resizeflow.drivers.secret import Secret
 from resizeflow.drivers.swap import Swap
 
 
@@ -53,6 +67,12 @@ class LibvirtHost(Hypervisor):
     def merge(self, uuid: str, device: str) -> MergeFacts | None:
         return merges.merge_facts(self._session, uuid, device)
 
+    def secrets(self) -> tuple[SecretFacts, ...]:
+        return secrets.secret_facts(self._session)
+
+    def secret_value(self, uuid: str) -> Secret | None:
+        return secrets.secret_value(self._session, uuid)
+
     def create_volume(self, pool: str, spec: VolumeSpec) -> None:
         volumes.create(self._session, pool, spec)
 
@@ -91,6 +111,12 @@ class LibvirtHost(Hypervisor):
 
     def destroy(self, uuid: str) -> None:
         lifecycle.destroy(self._session, uuid)
+
+    def define_secret(self, spec: SecretSpec) -> None:
+        secrets.define(self._session, spec)
+
+    def undefine_secret(self, uuid: str) -> None:
+        secrets.undefine(self._session, uuid)
 
     def start_merge(self, uuid: str, device: str, bandwidth: int) -> None:
         merges.start_merge(self._session, uuid, device, bandwidth)

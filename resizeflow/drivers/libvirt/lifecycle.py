@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import libvirt
 
-from resizeflow.drivers.hypervisor import Exists, PowerState, Refused
-from resizeflow.drivers.libvirt.domains import find_domain, migration_of, power_state
+from resizeflow.drivers.hypervisor import PowerState
+from resizeflow.drivers.interface import Exists, Refused
+from resizeflow.drivers.libvirt.domains import find_domain, is_starting, migration_of, power_state
 from resizeflow.drivers.libvirt.elements import parse, text
 from resizeflow.drivers.libvirt.session import Session
 
@@ -84,8 +85,9 @@ def resume(session: Session, uuid: str) -> None:
         state, reason = domain.state()
         if state == libvirt.VIR_DOMAIN_RUNNING:
             return
-        if migration_of(domain, reason).incoming:  # libvirt would wait for half a minute
-            raise Refused(f"{session.host}: domain '{domain.name()}' is still being migrated.")
+        if is_starting(state, reason) or migration_of(domain, state, reason).incoming:
+            # libvirt would wait for half a minute
+            raise Refused(f"{session.host}: domain '{domain.name()}' is still being started or migrated.")
         session.fence()
         domain.resume()
 
@@ -94,8 +96,7 @@ def suspend(session: Session, uuid: str) -> None:
     """Stops a running domain's CPUs."""
     with session.asking(f"suspend domain {uuid}"):
         domain = find_domain(session, uuid)
-        state, _reason = domain.state()
-        if state == libvirt.VIR_DOMAIN_PAUSED:
+        if power_state(domain) is PowerState.PAUSED:
             return
         session.fence()
         domain.suspend()

@@ -6,7 +6,8 @@ from xml.etree.ElementTree import Element
 
 import libvirt
 
-from resizeflow.drivers.hypervisor import Exists, MergeFacts, Missing, PowerState, Refused
+from resizeflow.drivers.hypervisor import MergeFacts, PowerState
+from resizeflow.drivers.interface import Exists, Missing, Refused
 from resizeflow.drivers.libvirt.domains import find_domain, merging_devices, power_state
 from resizeflow.drivers.libvirt.elements import parse
 from resizeflow.drivers.libvirt.session import Session

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import libvirt
 
-from resizeflow.drivers.hypervisor import PoolFacts, Refused
+from resizeflow.drivers.hypervisor import PoolFacts
+from resizeflow.drivers.interface import Refused
 from resizeflow.drivers.libvirt.elements import parse, text
 from resizeflow.drivers.libvirt.session import Session
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import libvirt
 
-from resizeflow.drivers.hypervisor import Fence, Refused, Unreachable
+from resizeflow.drivers.interface import Fence, Refused, Unreachable
 from resizeflow.drivers.libvirt.errors import reason, translated
 
 # libvirtd's input and output answer these even when all its workers are busy, so silence means that it hangs:

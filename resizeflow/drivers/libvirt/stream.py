@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import libvirt
 
-from resizeflow.drivers.hypervisor import Differs, DriverError, Refused, StreamSegment, StreamTarget, VolumeFacts
+from resizeflow.drivers.hypervisor import StreamSegment, StreamTarget, VolumeFacts
+from resizeflow.drivers.interface import Differs, DriverError, Refused
 from resizeflow.drivers.libvirt.content import ContentHash
 from resizeflow.drivers.libvirt.session import Session, open_session
 from resizeflow.drivers.libvirt.usage import domains_using

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 
 from resizeflow.drivers import swap
-from resizeflow.drivers.hypervisor import Refused
+from resizeflow.drivers.interface import Refused
 from resizeflow.drivers.libvirt.session import Session
 from resizeflow.drivers.libvirt.stream import opened, send_all
 from resizeflow.drivers.libvirt.usage import domains_using

@@ -12,12 +12,22 @@ from resizeflow.drivers.libvirt.elements import parse, text, values
 from resizeflow.drivers.libvirt.pools import refresh
 from resizeflow.drivers.libvirt.session import Session
 
+_POOLS = (
+    libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE
+    | libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_DIR
+    | libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_FS
+    | libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_NETFS
+    | libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_LOGICAL
+    | libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_DISK
+)
+"""Pools of files, and of devices that have backing files. To refresh one of Ceph's would hang when that is away."""
+
 
 def domains_using(session: Session, path: str, *, running_only: bool = False) -> tuple[str, ...]:
     """The host's domains that name a file anywhere in their definitions, or have it in a backing chain.
 
     Live definitions show their chains, inactive ones do not: those are followed through the volumes of all
-    active pools.
+    active pools of files.
     """
     wanted = posixpath.normpath(path)
     chains = dict(_backing_files(session.connection))
@@ -37,7 +47,7 @@ def overlays_on(session: Session, path: str) -> tuple[str, ...]:
 
 def _backing_files(connection: libvirt.virConnect) -> Iterable[tuple[str, str]]:
     """(file, its backing file) of every volume of the active pools, as the files are now."""
-    for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+    for pool in connection.listAllStoragePools(_POOLS):
         try:
             refresh(pool)
         except libvirt.libvirtError as error:

@@ -7,7 +7,8 @@ from xml.etree.ElementTree import Element, tostring
 
 import libvirt
 
-from resizeflow.drivers.hypervisor import Missing, Refused, VolumeFacts, VolumeSpec
+from resizeflow.drivers.hypervisor import VolumeFacts, VolumeSpec
+from resizeflow.drivers.interface import Missing, Refused
 from resizeflow.drivers.libvirt.elements import add, number, parse, text
 from resizeflow.drivers.libvirt.pools import find_pool, refresh
 from resizeflow.drivers.libvirt.session import Session

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from resizeflow.drivers.hypervisor import DriverError, Fence, Unknown, Unreachable
+from resizeflow.drivers.interface import DriverError, Fence, Unknown, Unreachable
 from resizeflow.drivers.libvirt.process import ChildProcess
 from resizeflow.drivers.libvirt.wire import Connect, News, Noted, Prolong, Reply, Request
 

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from resizeflow.drivers.hypervisor import DriverError, Fence
+from resizeflow.drivers.interface import DriverError, Fence
 
 _LENGTH = struct.Struct(">Q")
 _READ = 256 * 1024

@@ -87,10 +87,11 @@ class Flavor(Base):
         ),
     )
 
-    @property
-    def disk_gb(self) -> int:
-        """What it takes of a host's local disk, GiB (Nova's DISK_GB: swap in whole GiB)."""
-        return self.root_gb + self.ephemeral_gb + math.ceil(self.swap_mb / 1024)
+    def local_gb(self, *, volume_backed: bool) -> int:
+        """What a machine of it takes of its host's disk, GiB (Nova's DISK_GB: swap in whole GiB). One that boots from a
+        volume has its root disk in Cinder, of whatever size."""
+        root_gb = 0 if volume_backed else self.root_gb
+        return root_gb + self.ephemeral_gb + math.ceil(self.swap_mb / 1024)
 
 
 class FlavorAccess(Base):
@@ -188,11 +189,14 @@ class Instance(Base):
     availability_zone: Mapped[str | None] = mapped_column(sa.String(255))
     """The zone that it is to stay in; None: any."""
     group_name: Mapped[str | None] = mapped_column(sa.ForeignKey("server_groups.name"), index=True)
+    volume_backed: Mapped[bool] = mapped_column(default=False)
+    """It boots from a Cinder volume: its flavor's root disk is no disk of a host's."""
     launched_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     flavor: Mapped[Flavor] = relationship(lazy="joined")
     host: Mapped[Host] = relationship(lazy="joined")
     disks: Mapped[list[Disk]] = relationship(order_by="Disk.device", cascade="all, delete-orphan")
+    volumes: Mapped[list[Volume]] = relationship(order_by="Volume.device", cascade="all, delete-orphan")
     ports: Mapped[list[Port]] = relationship(order_by="Port.id", cascade="all, delete-orphan")
 
 
@@ -210,6 +214,20 @@ class Disk(Base):
     format: Mapped[str] = mapped_column(sa.String(16))
     capacity: Mapped[int] = mapped_column(sa.BigInteger)
     __table_args__ = (sa.UniqueConstraint("instance_id", "device"),)
+
+
+class Volume(Base):
+    """A Cinder volume that a machine has, as it was seen last."""
+
+    __tablename__ = "volumes"
+    id: Mapped[int] = _id()
+    instance_id: Mapped[str] = mapped_column(sa.ForeignKey("instances.id"))
+    volume_id: Mapped[str] = mapped_column(sa.String(36))
+    device: Mapped[str] = mapped_column(sa.String(32))
+    size_gb: Mapped[int]
+    attachment_id: Mapped[str] = mapped_column(sa.String(36))
+    """Its attached attachment, on the machine's host."""
+    __table_args__ = (sa.UniqueConstraint("instance_id", "volume_id"),)
 
 
 class Port(Base):
@@ -300,6 +318,7 @@ class Migration(Base):
     old_flavor_id: Mapped[str] = mapped_column(sa.ForeignKey("flavors.id"))
     new_flavor_id: Mapped[str] = mapped_column(sa.ForeignKey("flavors.id"))
     old_vm_state: Mapped[VmState] = mapped_column(Word(VmState))
+    volume_backed: Mapped[bool] = mapped_column(default=False)
     alternates: Mapped[list[Any]] = mapped_column(default=list)
     verdicts: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """Per host name, why it was not chosen, or that it was."""
@@ -330,6 +349,7 @@ class Migration(Base):
     old_flavor: Mapped[Flavor] = relationship(foreign_keys=[old_flavor_id], lazy="joined")
     new_flavor: Mapped[Flavor] = relationship(foreign_keys=[new_flavor_id], lazy="joined")
     disks: Mapped[list[MovedDisk]] = relationship(order_by="MovedDisk.device", lazy="selectin")
+    volumes: Mapped[list[MovedVolume]] = relationship(order_by="MovedVolume.device", lazy="selectin")
     __table_args__ = (
         sa.Index(
             "uq_migrations_open",
@@ -381,8 +401,38 @@ class Segment(Base):
     sha256: Mapped[str] = mapped_column(sa.String(64))
 
 
+class MovedVolume(Base):
+    """A volume of a migration, and Cinder's ids of its attachments; each is stored before it is used."""
+
+    __tablename__ = "migration_volumes"
+    id: Mapped[int] = _id()
+    migration_id: Mapped[str] = mapped_column(sa.ForeignKey("migrations.id"))
+    volume_id: Mapped[str] = mapped_column(sa.String(36))
+    device: Mapped[str] = mapped_column(sa.String(32))
+    source_attachment: Mapped[str | None] = mapped_column(sa.String(36))
+    """With which the machine left; None for a volume that was attached at the destination since."""
+    dest_attachment: Mapped[str | None] = mapped_column(sa.String(36))
+    return_attachment: Mapped[str | None] = mapped_column(sa.String(36))
+    """The way back to the source. Once it is stored, the source's own may be gone."""
+    onward_attachment: Mapped[str | None] = mapped_column(sa.String(36))
+    """A revert's way back to the destination. Once it is stored, the destination's own may be gone."""
+    detached: Mapped[bool] = mapped_column(default=False)
+    """It was detached at the destination since: it goes back to nobody."""
+    __table_args__ = (sa.UniqueConstraint("migration_id", "volume_id"),)
+
+    @property
+    def attachments(self) -> frozenset[str]:
+        """All of its attachments that are stored, also those that are gone by now."""
+        stored = (self.source_attachment, self.dest_attachment, self.return_attachment, self.onward_attachment)
+        return frozenset(filter(None, stored))
+
+
+AT_CINDER = frozenset({"attachment", "volume"})
+"""Kinds of debts for which it is Cinder that must answer."""
+
+
 class Debt(Base):
-    """Something of ours left on a host that could not be reached; a worker removes it when the host answers."""
+    """Something of ours left on a host, or at Cinder; a worker sets it right when they answer."""
 
     __tablename__ = "debts"
     id: Mapped[int] = _id()
@@ -390,13 +440,25 @@ class Debt(Base):
     instance_id: Mapped[str] = mapped_column(sa.String(36))
     host_id: Mapped[str] = mapped_column(sa.ForeignKey("hosts.id"), index=True)
     kind: Mapped[str] = mapped_column(sa.String(16))
-    """`domain` (object: its UUID) or `disk` (object: the volume's name)."""
+    """`domain` (object: its UUID), `disk` (its file's name), `secret` (a libvirt secret's UUID); at Cinder, while the
+    machine is on the host: `attachment` (a blank one that nothing needs) and `volume` (one that the machine has, and
+    Cinder does not say so), by their ids."""
     object: Mapped[str] = mapped_column(sa.String(255))
     reason: Mapped[str] = mapped_column(sa.Text)
     created_at: Mapped[datetime]
     settled_at: Mapped[datetime | None]
     forgiven: Mapped[bool] = mapped_column(default=False)
     __table_args__ = (sa.UniqueConstraint("migration_id", "host_id", "kind", "object"),)
+
+    @property
+    def at_cinder(self) -> bool:
+        """Whether it is Cinder that must answer."""
+        return self.kind in AT_CINDER
+
+    @property
+    def holds_disk(self) -> bool:
+        """Whether it takes space on its host."""
+        return self.kind == "disk"
 
 
 class Job(Base):

@@ -31,8 +31,25 @@ FLOWS = {
     "revert": ("revert", "h2", "RestoreSource"),
 }
 """What is asked for, where the resize goes, and the task after which a rollback is asked for."""
+VOLUMES = ("rbd", "iscsi")
 KILLED = -9
-WORLD = ("settings", "storages", "hosts", "volumes", "domains", "deaf_guests", "transfers", "merges")
+WORLD = (
+    "settings",
+    "storages",
+    "places",
+    "hosts",
+    "volumes",
+    "domains",
+    "secrets",
+    "deaf_guests",
+    "transfers",
+    "merges",
+    "cinder",
+    "cinder_volumes",
+    "attachments",
+)
+PLACE = ("name", "up", "hung", "attempts_left")
+"""Columns that were the hosts' own before there was a Cinder beside them."""
 
 
 class Flow:
@@ -42,7 +59,7 @@ class Flow:
         operation, host, self.turn_at = FLOWS[name]
         self._run, self._queued = folder / "run", folder / "queued"
         self._run.mkdir(parents=True)
-        cloud = Cloud(self._run).build(disks=("vda", "vdb"))
+        cloud = Cloud(self._run).build(disks=("vda", "vdb"), volumes=VOLUMES)
         self.uuid = cloud.uuid
         self.job = cloud.service.resize("web", "big", host=host)
         if operation != "resize":
@@ -101,8 +118,24 @@ class Flow:
             sql = "\n".join(state.iterdump())
         with sqlite3.connect(self._run / "world.sqlite") as world:
             world.row_factory = sqlite3.Row
-            tables = {name: [dict(row) for row in world.execute(f"SELECT * FROM {name}")] for name in WORLD}  # noqa: S608
+            tables = {name: [_plain(row) for row in world.execute(f"SELECT * FROM {name}")] for name in WORLD}  # noqa: S608
         return {"job": self.job.job_id, "migration": self.job.migration_id, "state": sql, "world": tables}
+
+
+def _plain(row: sqlite3.Row) -> dict[str, Any]:
+    """A row as JSON has it."""
+    return {name: {"hex": value.hex()} if isinstance(value, bytes) else value for name, value in dict(row).items()}
+
+
+def _rows(world: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a world, of any age, by the tables that they go into today."""
+    for table, rows in world.items():
+        for row in rows:
+            if table == "hosts" and "up" in row:
+                yield "places", {name: row[name] for name in PLACE if name in row}
+                yield table, {name: value for name, value in row.items() if name == "name" or name not in PLACE}
+            else:
+                yield table, row
 
 
 def restore(picture: dict[str, Any], folder: Path) -> tuple[Cloud, Submitted]:
@@ -113,13 +146,12 @@ def restore(picture: dict[str, Any], folder: Path) -> tuple[Cloud, Submitted]:
     cloud.world.create()
     with sqlite3.connect(cloud.world.path) as world:
         world.execute("DELETE FROM settings")
-        for table, rows in picture["world"].items():
-            for row in rows:
-                columns = ", ".join(row)
-                world.execute(
-                    f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(row))})",  # noqa: S608 - our names
-                    tuple(row.values()),
-                )
+        for table, row in _rows(picture["world"]):
+            columns = ", ".join(row)
+            world.execute(
+                f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(row))})",  # noqa: S608 - our names
+                tuple(bytes.fromhex(value["hex"]) if isinstance(value, dict) else value for value in row.values()),
+            )
     with sqlite3.connect(folder / "state.sqlite") as state:
         for (name,) in state.execute("SELECT name FROM hosts").fetchall():
             uri = cloud.world.uri(name)

@@ -7,8 +7,8 @@ from typing import Any
 
 from taskflow import task
 
-from resizeflow.drivers.hypervisor import DriverError, Missing, Unknown
-from resizeflow.gate import HostAway
+from resizeflow.drivers.interface import DriverError, Missing, Unknown
+from resizeflow.gate import Away, CinderAway, HostAway
 from resizeflow.handover import Attention, Handover, Waiting
 from resizeflow.persistence.database import AWAY, away
 from resizeflow.persistence.models import Host, Migration
@@ -18,7 +18,11 @@ from resizeflow.world import World
 LOOK_AGAIN = 3
 """How often an act whose outcome is unknown is looked at and, if it did not happen, repeated."""
 WAIT_FOR_HOST = 10.0
-"""Seconds before a job that waits for a host is taken up again."""
+"""Seconds before a job that waits for a host, or for Cinder, is taken up again."""
+
+
+class StorageAway(DriverError):
+    """A machine's start hangs: its storage does not answer its host, which goes on with it for minutes."""
 
 
 class MoveTask(task.Task):
@@ -62,8 +66,15 @@ class MoveTask(task.Task):
             self.do(migration)
         except AWAY:
             raise
+        except CinderAway as error:
+            # The way back needs it as well, wherever something was done to a volume.
+            raise Waiting(str(error), delay=WAIT_FOR_HOST) from error
         except HostAway as error:
             if self._only_forward() or error.host.id == migration.source_host_id:
+                raise Waiting(str(error), delay=WAIT_FOR_HOST) from error
+            raise
+        except StorageAway as error:
+            if self._only_forward():
                 raise Waiting(str(error), delay=WAIT_FOR_HOST) from error
             raise
         except Exception as error:
@@ -77,7 +88,7 @@ class MoveTask(task.Task):
             self.gate.glance()
             try:
                 self.undo(self.migration())
-            except HostAway as error:
+            except (Away, StorageAway) as error:
                 raise Waiting(str(error), delay=WAIT_FOR_HOST) from error
             except Exception as error:
                 raise Handover(f"undoing {self.name}: {error}") from error
@@ -103,7 +114,7 @@ class MoveTask(task.Task):
         """Tells others, in the transaction of this task's success."""
         self.world.work.record(lambda tx: tx.notify(event_type, tx.migrations.get(self.migration_id), task=self.name))
 
-    def ensure(self, done: Callable[[], bool], act: Callable[[], None], what: str) -> None:
+    def ensure(self, done: Callable[[], bool], act: Callable[[], object], what: str) -> None:
         """Look, act, look again: the effect happened, once, however often we are killed in between.
 
         Raises what the act raises when it is refused and the effect is not there either.
@@ -122,7 +133,7 @@ class MoveTask(task.Task):
         if not done():
             raise DriverError(f"{what}: no sign of it after {LOOK_AGAIN} tries")
 
-    def forget(self, act: Callable[[], None]) -> None:
+    def forget(self, act: Callable[[], object]) -> None:
         """An act that removes something: gone already is fine, an unknown outcome is tried again."""
         for _ in range(LOOK_AGAIN):
             try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from resizeflow import rules
+from resizeflow import rules, volumes
 from resizeflow.drivers import definition
 from resizeflow.drivers.hypervisor import DomainFacts, Hypervisor, PowerState, VolumeFacts
 from resizeflow.errors import Conflict
-from resizeflow.persistence.models import Disk, Migration, MovedDisk
+from resizeflow.persistence.models import Disk, Migration, MovedDisk, MovedVolume
 from resizeflow.persistence.transaction import Transaction
+from resizeflow.tasks.attachments import record_volumes
 from resizeflow.tasks.base import MoveTask, destination
 
 
@@ -17,7 +18,7 @@ def volume_name(migration: Migration, device: str, image_format: str) -> str:
 
 
 class CaptureSource(MoveTask):
-    """Writes down, once, what the machine is: power state, autostart, definition, disks, where they will go.
+    """Writes down, once, what the machine is: power state, autostart, definition, disks and where they go, volumes.
 
     Effect: rows only, committed with the task. The definition is stored without secrets.
     Undo: nothing; the rows are history.
@@ -35,11 +36,12 @@ class CaptureSource(MoveTask):
         rules.movable(domain)
         has_secrets = source.definition_with_secrets(domain.uuid) != domain.inactive_xml
         pool_path = self.gate.host(host).pool(host.pool).path
-        volumes = {volume.path: volume for volume in source.volumes(migration.source_host.pool)}
+        files = {volume.path: volume for volume in source.volumes(migration.source_host.pool)}
         with self.world.database.read() as tx:
             known = list(tx.instances.get(migration.instance_id).disks)
-        moved = _plan_disks(migration, domain, known, volumes, pool_path)
+        moved = _plan_disks(migration, domain, known, files, pool_path)
         _refuse_hibernated(source, migration, known)
+        attached = volumes.examine(self.gate, domain.inactive_xml)
 
         def store(tx: Transaction) -> None:
             row = tx.migrations.get(migration.id)
@@ -48,6 +50,16 @@ class CaptureSource(MoveTask):
             row.definition = domain.inactive_xml
             row.has_secrets = has_secrets
             tx.session.add_all(moved)
+            tx.session.add_all(
+                MovedVolume(
+                    migration_id=migration.id,
+                    volume_id=one.volume_id,
+                    device=one.device,
+                    source_attachment=one.attachment_id,
+                )
+                for one in attached
+            )
+            record_volumes(tx, migration.instance_id, attached)
 
         self.world.work.record(store)
 
@@ -90,7 +102,7 @@ def _plan_disks(
         rules.format_as_defined(domain.name, disk, volume)
         moved.append(_moved(migration, row, volume, pool_path, first_ephemeral=disk.device == ephemeral))
     if migration.new_flavor.swap_mb and not any(disk.role == "swap" for disk in moved):
-        moved.append(_added_swap(migration, domain.inactive_xml, moved, pool_path))
+        moved.append(_added_swap(migration, domain.inactive_xml, pool_path))
     return moved
 
 
@@ -116,12 +128,11 @@ def _moved(migration: Migration, row: Disk, volume: VolumeFacts, pool_path: str,
     return disk
 
 
-def _added_swap(migration: Migration, xml: str, moved: list[MovedDisk], pool_path: str) -> MovedDisk:
+def _added_swap(migration: Migration, xml: str, pool_path: str) -> MovedDisk:
     """Swap space for a machine that had none."""
-    root = next(disk.device for disk in moved if disk.role == "root")
     disk = MovedDisk(
         migration_id=migration.id,
-        device=definition.free_device(xml, beside=root),
+        device=definition.free_device(xml, beside=definition.read(xml).first_disk),
         role="swap",
         source_volume="",
         source_path="",

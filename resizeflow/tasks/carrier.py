@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Mark, Placement
-from resizeflow.drivers.hypervisor import DriverError
+from resizeflow.drivers.interface import DriverError
 from resizeflow.persistence.models import Host, Migration
 from resizeflow.tasks import machine
 from resizeflow.tasks.base import MoveTask

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from resizeflow import volumes
 from resizeflow.drivers import definition
-from resizeflow.drivers.definition import Mark, Placement
+from resizeflow.drivers.definition import Connected, Mark, Placement
 from resizeflow.drivers.hypervisor import PowerState
 from resizeflow.drivers.passwords import with_passwords
 from resizeflow.errors import Conflict
@@ -12,7 +15,8 @@ from resizeflow.handover import Waiting
 from resizeflow.persistence.models import Migration
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import MigrationStatus
-from resizeflow.tasks import machine
+from resizeflow.tasks import machine, secrets
+from resizeflow.tasks.attachments import Attachments, complete, connections, record_volumes
 from resizeflow.tasks.base import WAIT_FOR_HOST, MoveTask, destination
 from resizeflow.tasks.disks import see_destination
 from resizeflow.tasks.moved import at_destination, at_source
@@ -23,8 +27,9 @@ from resizeflow.tasks.source import close_as_finished
 class DefineDestination(MoveTask):
     """Defines the machine on the destination with its new flavor and its disks there; autostart stays off.
 
-    Effect: a persistent, shut-off domain marked as this migration's destination.
-    Undo: undefines it; on the same host the retired definition is put back, never undefined.
+    Effect: a persistent, shut-off domain marked as this migration's destination, and then the libvirt secrets that its
+        volumes name: nobody takes them for unused.
+    Undo: undefines it; on the same host the retired definition is put back, never undefined; the secrets are removed.
     Convergent because: a domain with our mark is left as it is.
     If killed: the definition is there whole or not at all.
     """
@@ -36,18 +41,21 @@ class DefineDestination(MoveTask):
         ours = machine.has_role(existing, migration, "destination")
         if existing is not None and not ours and not migration.same_host:
             raise Conflict(f"{host.name} has a domain {migration.instance_name} that is not this migration's.")
+        attached = connections(self, migration, "dest_attachment", host)
         if not ours:
-            xml = self._definition(migration)
+            xml = self._definition(migration, attached)
             self.ensure(
                 lambda: machine.has_role(hypervisor.domain(migration.instance_id), migration, "destination"),
                 lambda: hypervisor.define(xml),
                 f"definition on {host.name}",
             )
+        secrets.provide(self, migration, host, attached.values())
         machine.set_autostart(self, host, migration, False)
 
-    def _definition(self, migration: Migration) -> str:
+    def _definition(self, migration: Migration, attached: Mapping[str, Connected]) -> str:
         old, new = migration.old_flavor, migration.new_flavor
         xml = _with_disks_of(migration, definition.restored(self._source_xml(migration)))
+        xml = definition.connected(xml, attached)
         machine_now = definition.read(xml)
         return definition.resized(
             xml,
@@ -80,6 +88,7 @@ class DefineDestination(MoveTask):
                 machine.remove_domain(self, host, migration)
             elif machine.has_role(self.gate.host(host).domain(migration.instance_id), migration, "destination"):
                 self._put_back_retired(migration)
+            secrets.remove(self, migration, host)
         except HostAway as error:
             if migration.same_host:
                 raise
@@ -103,10 +112,9 @@ class DefineDestination(MoveTask):
 
 def _with_disks_of(migration: Migration, xml: str) -> str:
     """The definition with the disks that the machine has at its destination, and no others of its old ones."""
-    root = next(disk.device for disk in migration.disks if disk.role == "root")
     for disk in migration.disks:
         if not disk.source_volume:
-            xml = definition.with_disk(xml, disk.device, beside=root)
+            xml = definition.with_disk(xml, disk.device, beside=definition.read(xml).first_disk)
         elif not disk.dest_volume:
             xml = definition.without_disk(xml, disk.device)
     return xml
@@ -116,7 +124,7 @@ class StartDestination(MoveTask):
     """Starts the machine on the destination, if it was on: the pivot.
 
     Effect: only with the proof of off. Started paused, so that all that can be refused is refused while the flow can
-        still turn back; pivot committed; CPUs resumed; seen running.
+        still turn back; volumes' attachments completed; pivot committed; CPUs resumed; seen running.
     Undo: before the pivot the paused domain is destroyed. After it there is none: its disks hold data that exists
         nowhere else.
     Convergent because: each step looks first; after the pivot a machine found off is started again.
@@ -125,6 +133,7 @@ class StartDestination(MoveTask):
 
     def do(self, migration: Migration) -> None:
         if not migration.was_running:
+            complete(self, migration, "dest_attachment")
             self.tell(f"{migration.instance_name} was off and stays off")
             return
         host = destination(migration)
@@ -138,6 +147,7 @@ class StartDestination(MoveTask):
             raise self.attention(f"{migration.instance_name} runs on {host.name} although nobody of us started it")
         machine.start_paused(self, host, migration)
         if not pivoted:
+            complete(self, migration, "dest_attachment")
             self._look_at_source(migration)
             with self.world.intent("pivot") as tx:
                 tx.jobs.pivot(self.world.lease)
@@ -183,7 +193,8 @@ class StartDestination(MoveTask):
 class CheckDestination(MoveTask):
     """Confirm: looks whether the destination really has everything, before anything is deleted.
 
-    Effect: none on hosts. Our definition, every disk at its size; whether it runs is written down.
+    Effect: none on hosts. Our definition, every disk at its size, every volume that the machine has now attached; that,
+        and whether it runs, is written down.
     Undo: closes the confirm: nothing was deleted, the migration is `finished` again.
     Convergent because: it only looks. If killed: looks again.
     """
@@ -191,9 +202,11 @@ class CheckDestination(MoveTask):
     def do(self, migration: Migration) -> None:
         see_destination(self, migration)
         domain = self.gate.host(destination(migration)).domain(migration.instance_id)
+        attached = volumes.examine(self.gate, domain.inactive_xml) if domain else ()
 
         def seen(tx: Transaction) -> None:
             row = tx.migrations.get(migration.id)
+            record_volumes(tx, migration.instance_id, attached)
             # A confirm taken up again after it had suspended the guest for a merge must not take that for the user's.
             if row.merge_begun_at is None:
                 row.dest_was_running = domain is not None and domain.state is PowerState.RUNNING
@@ -265,12 +278,15 @@ class RetireDestination(MoveTask):
             self.tell(f"{host.name} has no domain {migration.instance_name}: nothing is restored there")
             return
 
+        attached = connections(self, migration, "dest_attachment", host)
+
         def as_destination(now: str) -> str:
             mark = Mark(migration.id, self.world.lease.epoch, "destination")
-            before = migration.dest_definition or definition.restored(now)
+            before = definition.connected(migration.dest_definition or definition.restored(now), attached)
             return definition.marked(with_passwords(before, now), mark)
 
         machine.unretire(self, host, migration, as_destination)
+        secrets.provide(self, migration, host, attached.values())
         machine.set_autostart(self, host, migration, bool(migration.autostart))
 
     def _is_gone(self, migration: Migration) -> bool:
@@ -287,10 +303,12 @@ def accept_fence(task: MoveTask, migration: Migration, error: HostAway) -> None:
 
 
 class RemoveDestination(MoveTask):
-    """Revert: removes the destination's domain, disks and bindings.
+    """Revert: removes the destination's domain, disks, bindings, secrets and the volumes' ways back.
 
-    Effect: only after the source has just been seen with its definition and disks. Undo: none, the machine has run
-        on the source. Convergent because: what is gone is fine. If killed: the rest by the next run. Host away: debts.
+    Effect: only after the source has just been seen with its definition and disks. A volume that was detached at the
+        destination since loses its return attachment: it is nobody's.
+    Undo: none, the machine has run on the source. Convergent because: what is gone is fine.
+    If killed: the rest by the next run. Host away: debts.
     """
 
     forward_only = True
@@ -303,13 +321,24 @@ class RemoveDestination(MoveTask):
                 machine.remove_domain(self, host, migration)
             for disk in at_destination(migration):
                 machine.delete_volume(self, host, disk.dest_volume or "")
+            secrets.remove(self, migration, host)
         except HostAway as error:
             if migration.same_host:
                 raise
             self.owe(migration, host, "domain", migration.instance_id, str(error))
             for disk in at_destination(migration):
                 self.owe(migration, host, "disk", disk.dest_volume or "", str(error))
+        self._give_up_volumes(migration)
         self.world.work.record(lambda tx: unbind(tx, migration, host.id))
+
+    def _give_up_volumes(self, migration: Migration) -> None:
+        for volume in migration.volumes:
+            attachments = Attachments(self, migration, volume)
+            attachments.remove("onward_attachment")
+            if volume.detached:
+                attachments.remove("return_attachment")
+            attachments.sweep()
+        secrets.remove(self, migration, migration.source_host)
 
     def _see_source(self, migration: Migration) -> None:
         source = migration.source_host

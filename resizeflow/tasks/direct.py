@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resizeflow.drivers.hypervisor import DomainFacts, DriverError, PowerState, Refused, Watch
+from resizeflow.drivers.hypervisor import DomainFacts, PowerState
+from resizeflow.drivers.interface import DriverError, Refused, Watch
 from resizeflow.persistence.models import Host, Migration
 from resizeflow.tasks import machine
 from resizeflow.tasks.base import MoveTask

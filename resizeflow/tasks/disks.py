@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Mark, Placement
-from resizeflow.drivers.hypervisor import DriverError, Hypervisor, PowerState
+from resizeflow.drivers.hypervisor import Hypervisor, PowerState
+from resizeflow.drivers.interface import DriverError
 from resizeflow.gate import HostAway
 from resizeflow.persistence.models import Host, Migration, MovedDisk
 from resizeflow.persistence.transaction import Transaction

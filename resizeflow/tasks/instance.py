@@ -8,13 +8,14 @@ from resizeflow.persistence.models import Disk, Host, Migration
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import MigrationStatus, TaskState, VmState
 from resizeflow.tasks import machine, notices
+from resizeflow.tasks.attachments import use_attachments
 from resizeflow.tasks.base import MoveTask, destination
 from resizeflow.tasks.network import activate
 
 
 def owes(tx: Transaction, migration: Migration, host: Host) -> bool:
-    """Whether something of this migration had to stay on a host."""
-    return any(debt.migration_id == migration.id for debt in tx.debts.open(host.id))
+    """Whether disks of this migration had to stay on a host."""
+    return any(debt.migration_id == migration.id and debt.holds_disk for debt in tx.debts.open(host.id))
 
 
 def place(tx: Transaction, migration: Migration, *, at_destination: bool) -> None:
@@ -45,6 +46,7 @@ def place(tx: Transaction, migration: Migration, *, at_destination: bool) -> Non
         else:
             row.volume, row.path, row.format = disk.source_volume, disk.source_path, disk.source_format
             row.capacity = disk.source_capacity
+    use_attachments(tx, migration, "dest_attachment" if at_destination else "return_attachment")
     activate(tx, migration, host_id)
 
 
@@ -83,7 +85,7 @@ class OpenMigration(MoveTask):
             instance.task_state, instance.vm_state = None, row.old_vm_state
             tx.quotas.release(row)
             if row.dest_host is not None and owes(tx, row, row.dest_host):
-                tx.hosts.keep_for_debt(row, row.dest_host, row.new_flavor.disk_gb)
+                tx.hosts.keep_for_debt(row, row.dest_host)
             tx.events.add(
                 row.id,
                 "state",
@@ -171,7 +173,7 @@ class FinishConfirm(MoveTask):
             tx.quotas.settle(row, row.new_flavor)
             tx.hosts.settle_destination(row, instance)
             if owes(tx, row, row.source_host):
-                tx.hosts.keep_for_debt(row, row.source_host, row.old_flavor.disk_gb)
+                tx.hosts.keep_for_debt(row, row.source_host)
             tx.events.add(
                 row.id,
                 "state",
@@ -220,7 +222,7 @@ class FinishRevert(MoveTask):
             tx.hosts.release(instance_consumer(instance.id))
             tx.hosts.hand_over(row.source_host_id, migration_consumer(row.id), instance_consumer(instance.id))
             if row.dest_host is not None and owes(tx, row, row.dest_host):
-                tx.hosts.keep_for_debt(row, row.dest_host, row.new_flavor.disk_gb)
+                tx.hosts.keep_for_debt(row, row.dest_host)
             tx.events.add(
                 row.id,
                 "state",

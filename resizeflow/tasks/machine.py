@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Mark
-from resizeflow.drivers.hypervisor import DomainFacts, DriverError, PowerState
+from resizeflow.drivers.hypervisor import DomainFacts, PowerState
+from resizeflow.drivers.interface import DriverError
 from resizeflow.errors import Conflict
 from resizeflow.persistence.models import Host, Migration
-from resizeflow.tasks.base import MoveTask
+from resizeflow.tasks.base import MoveTask, StorageAway
 
 POLL = 0.5
 """Seconds between two looks at a domain that is to change its state."""
@@ -122,14 +123,21 @@ def set_autostart(task: MoveTask, host: Host, migration: Migration, on: bool) ->
 
 
 def start_paused(task: MoveTask, host: Host, migration: Migration) -> None:
-    """Starts the machine with its CPUs stopped: all that can be refused is refused here."""
+    """Starts the machine with its CPUs stopped: all that can be refused is refused here. Raises StorageAway for a start
+    that hangs."""
     hypervisor = task.gate.host(host)
     uuid = migration.instance_id
-    task.ensure(
-        lambda: not is_off(hypervisor.domain(uuid)),
-        lambda: hypervisor.start_paused(uuid),
-        f"start on {host.name}",
-    )
+
+    def started() -> bool:
+        domain = hypervisor.domain(uuid)
+        return domain is not None and domain.state in (PowerState.PAUSED, PowerState.RUNNING)
+
+    def start() -> None:
+        if not is_off(hypervisor.domain(uuid)):
+            raise StorageAway(f"{migration.instance_name} hangs in its start on {host.name}: does its storage answer?")
+        hypervisor.start_paused(uuid)
+
+    task.ensure(started, start, f"start on {host.name}")
 
 
 def let_run(task: MoveTask, host: Host, migration: Migration) -> None:

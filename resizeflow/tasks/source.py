@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from resizeflow import volumes
 from resizeflow.drivers import definition
+from resizeflow.drivers.definition import Connected
 from resizeflow.drivers.hypervisor import DomainFacts
 from resizeflow.drivers.passwords import with_passwords
 from resizeflow.errors import Conflict
 from resizeflow.gate import HostAway
 from resizeflow.handover import Waiting
-from resizeflow.persistence.models import Migration
+from resizeflow.persistence.models import Migration, MovedVolume
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import MigrationStatus, TaskState, VmState
-from resizeflow.tasks import machine, notices
+from resizeflow.tasks import machine, notices, secrets
+from resizeflow.tasks.attachments import complete, connections, current, record_volumes
 from resizeflow.tasks.base import WAIT_FOR_HOST, MoveTask, destination
 from resizeflow.tasks.moved import at_source
+from resizeflow.volumes import AttachedVolume
 
 
 class PowerOffSource(MoveTask):
@@ -66,7 +72,7 @@ class RetireSource(MoveTask):
 
     Effect: the domain is redefined in place: autostart off, marked as retired by this migration, disk paths with a
         prefix so that a start fails tellingly. Read back once; the time is stored with the task's success.
-    Undo: the inverse edit of the host's own definition, autostart as it was.
+    Undo: the inverse edit of the host's own definition, with volumes as they are connected now; autostart as it was.
     Convergent because: a definition that carries our mark is not edited again.
     If killed: between autostart and definition the machine is off and both are set by the next run.
     """
@@ -81,7 +87,10 @@ class RetireSource(MoveTask):
         self.world.work.record(proof)
 
     def undo(self, migration: Migration) -> None:
-        machine.unretire(self, migration.source_host, migration, definition.restored)
+        source = migration.source_host
+        attached = connections(self, migration, "return_attachment", source)
+        machine.unretire(self, source, migration, lambda now: definition.connected(definition.restored(now), attached))
+        secrets.provide(self, migration, source, attached.values())
         if migration.autostart is not None:
             machine.set_autostart(self, migration.source_host, migration, migration.autostart)
 
@@ -89,26 +98,31 @@ class RetireSource(MoveTask):
 class RemoveSourceDomain(MoveTask):
     """Confirm: the retired domain is forgotten by its host; on the same host there is none.
 
-    Effect: undefined only if its mark says retired by this migration. Undo: none, confirm only goes forward.
+    Effect: undefined only if its mark says retired by this migration; secrets of ours that no domain there names any
+        more are removed. Undo: none, confirm only goes forward.
     Convergent because: a domain that is gone is fine. If killed: done or not done. Host away: a debt.
     """
 
     forward_only = True
 
     def do(self, migration: Migration) -> None:
-        if migration.same_host:
-            self.tell("same host: the machine's own domain stays")
-            return
         try:
-            machine.remove_domain(self, migration.source_host, migration)
+            if migration.same_host:
+                self.tell("same host: the machine's own domain stays")
+            else:
+                machine.remove_domain(self, migration.source_host, migration)
+            secrets.remove(self, migration, migration.source_host)
         except HostAway as error:
+            if migration.same_host:
+                raise
             self.owe(migration, migration.source_host, "domain", migration.instance_id, str(error))
 
 
 class CheckSource(MoveTask):
     """Revert: looks whether the way back is open.
 
-    Effect: none on hosts. Host up, retired definition ours or none (same host: no merge begun), disks as captured.
+    Effect: none on hosts. Host up, retired definition ours or none (same host: no merge begun), disks as captured. The
+        volumes that the machine has now are written down: those are what goes back.
     Undo: closes the revert: `reverting` to `finished`, the instance is resized as before.
     Convergent because: it only looks. If killed: looks again.
     """
@@ -126,11 +140,14 @@ class CheckSource(MoveTask):
             if volume is None or volume.capacity != disk.source_capacity:
                 raise Conflict(f"{disk.device} ({disk.source_path}) on {source.name} is not as it was captured.")
         there = self._look_at_destination(migration)
+        attached = volumes.examine(self.gate, there.inactive_xml) if there else None
 
         def seen(tx: Transaction) -> None:
             row = tx.migrations.get(migration.id)
             row.dest_was_running = not machine.is_off(there)
             row.dest_definition = there.inactive_xml if there else None
+            if attached is not None:
+                record_now(tx, row, attached)
 
         self.world.work.record(seen)
 
@@ -149,6 +166,21 @@ class CheckSource(MoveTask):
         self.world.work.record(lambda tx: close_as_finished(tx, migration, MigrationStatus.REVERTING, self.name))
 
 
+def record_now(tx: Transaction, migration: Migration, found: Sequence[AttachedVolume]) -> None:
+    """The migration's volumes are those that the machine was found with at its destination, and those that it had."""
+    now = {one.volume_id: one for one in found}
+    for row in migration.volumes:
+        one = now.pop(row.volume_id, None)
+        row.detached = one is None
+        if one is not None:
+            row.device, row.dest_attachment = one.device, one.attachment_id
+    for one in now.values():
+        migration.volumes.append(
+            MovedVolume(volume_id=one.volume_id, device=one.device, dest_attachment=one.attachment_id)
+        )
+    record_volumes(tx, migration.instance_id, found)
+
+
 def close_as_finished(tx: Transaction, migration: Migration, status: MigrationStatus, task: str) -> None:
     """A confirm or revert that found it could not begin: the resize waits for its decision as before."""
     row = tx.migrations.get(migration.id)
@@ -162,8 +194,9 @@ def close_as_finished(tx: Transaction, migration: Migration, status: MigrationSt
 class RestoreSource(MoveTask):
     """Revert: the source's definition is startable again, with the old flavor.
 
-    Effect: the inverse edit of the host's own definition; on the same host the captured one with today's passwords.
-        Where somebody undefined the machine there, the captured one is all that is left, without passwords.
+    Effect: the inverse edit of the host's own definition; on the same host the captured one with today's passwords. In
+        it the volumes that the machine has now, as they are connected here; the libvirt secrets that they name. Where
+        somebody undefined the machine there, the captured one is all that is left, without passwords.
     Undo: retired again; on the same host a machine that was undefined is undefined again.
     Convergent because: a definition without our retired mark is not edited. If killed: done or not done.
     """
@@ -172,8 +205,11 @@ class RestoreSource(MoveTask):
         captured, source = migration.definition or "", migration.source_host
         hypervisor = self.gate.host(source)
 
+        attached = connections(self, migration, "return_attachment", source)
+
         def original(now: str) -> str:
-            return with_passwords(captured, now) if migration.same_host else definition.restored(now)
+            before = with_passwords(captured, now) if migration.same_host else definition.restored(now)
+            return _with_volumes(migration, before, attached)
 
         if hypervisor.domain(migration.instance_id) is None:
             self.tell(
@@ -182,10 +218,11 @@ class RestoreSource(MoveTask):
             )
             self.ensure(
                 lambda: hypervisor.domain(migration.instance_id) is not None,
-                lambda: hypervisor.define(captured),
+                lambda: hypervisor.define(_with_volumes(migration, captured, attached)),
                 f"captured definition on {source.name}",
             )
         machine.unretire(self, source, migration, original)
+        secrets.provide(self, migration, source, attached.values())
 
     def undo(self, migration: Migration) -> None:
         source = migration.source_host
@@ -199,10 +236,23 @@ class RestoreSource(MoveTask):
             machine.retire(self, source, migration)
 
 
+def _with_volumes(migration: Migration, xml: str, attached: Mapping[str, Connected]) -> str:
+    """A definition of the source with the volumes that the machine has now, and no others."""
+    volumes_then = definition.volumes(xml)
+    now = {volume.device: volume.volume_id for volume in current(migration)}
+    for device, volume_id in volumes_then.items():
+        if now.get(device) != volume_id:
+            xml = definition.without_disk(xml, device)
+    for device, volume_id in now.items():
+        if volumes_then.get(device) != volume_id:
+            xml = definition.with_disk_of(xml, migration.dest_definition or "", device)
+    return definition.connected(xml, attached)
+
+
 class StartSource(MoveTask):
     """Revert: the machine runs on its source again, if it ran before the resize: the revert's pivot.
 
-    Effect: started paused, pivot committed, CPUs resumed, autostart as captured.
+    Effect: started paused, volumes' attachments completed, pivot committed, CPUs resumed, autostart as captured.
     Undo: before the pivot the paused domain is destroyed; after it there is none.
     Convergent because: each step looks first. If killed: as StartDestination.
     """
@@ -216,6 +266,7 @@ class StartSource(MoveTask):
         if migration.was_running:
             machine.start_paused(self, source, migration)
         if not pivoted:
+            complete(self, migration, "return_attachment")
             with self.world.intent("pivot") as tx:
                 tx.jobs.pivot(self.world.lease)
                 tx.events.add(migration.id, "pivot", "point of no return of the revert", task=self.name)

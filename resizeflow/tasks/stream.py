@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from resizeflow.drivers.hypervisor import Differs, DriverError, StreamSegment, StreamTarget, Watch
+from resizeflow.drivers.hypervisor import StreamSegment, StreamTarget
+from resizeflow.drivers.interface import Differs, DriverError, Watch
 from resizeflow.persistence.models import Host, Migration, MovedDisk, Segment
 from resizeflow.tasks import machine
 from resizeflow.tasks.base import MoveTask

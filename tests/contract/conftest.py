@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from lab import Lab, Volumes
+from resizeflow.drivers import connect
+from resizeflow.drivers.hypervisor import SecretSpec
+from resizeflow.drivers.interface import Unknown
 from resizeflow.drivers.simulator import SimulatedWorld
+from resizeflow.drivers.simulator.faults import Fault
 from tests.contract.contract_sites import Daemon, Fleet, Site
+from tests.contract.volume_sites import RealSite, SimulatedSite, VolumeSite
 
 
 @pytest.fixture(scope="session", params=["sim", pytest.param("libvirt", marks=pytest.mark.lab)])
@@ -19,14 +26,15 @@ def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         world = SimulatedWorld(tmp_path_factory.mktemp("world") / "world.db").create()
         for name in ("here", "there"):
             world.add_host(name)
-        here, there = (Site(world.uri(n), world.uri(n), "", "default", _simulated(world, n)) for n in ("here", "there"))
+        here, there = (
+            Site(world.uri(n), world.uri(n), "", "default", _simulated(world, n), partial(_half_simulated, world, n))
+            for n in ("here", "there")
+        )
         yield Fleet(here, there, lambda slow: world.set_speed(transfer_seconds=60 if slow else 0.03), 0)
         world.close()
         return
     if os.geteuid() != 0:
         pytest.skip("the lab needs root")
-    from lab import Lab  # noqa: PLC0415 - nothing of the lab is needed without it
-
     lab = Lab(os.environ.get("RESIZEFLOW_TEST_LAB", "rf-contract"))
     try:
         lab.up(hosts=2)
@@ -37,6 +45,7 @@ def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
                 f"tcp://{host.address}",
                 host.pool,
                 Daemon(host.hang_libvirtd, host.unhang_libvirtd, host.kill_libvirtd, host.start_libvirtd),
+                partial(_half_defined, host.virsh),
             )
             for host in lab.hosts[:2]
         )
@@ -54,6 +63,24 @@ def _simulated(world: SimulatedWorld, name: str) -> Daemon:
     )
 
 
+def _half_simulated(world: SimulatedWorld, name: str, spec: SecretSpec) -> None:
+    connection = connect(world.uri(name))
+    connection.open(20)
+    world.fail(name, "define_secret", fault=Fault.HALF)
+    with pytest.raises(Unknown):
+        connection.call("define_secret", (spec,), timeout=20)
+
+
+def _half_defined(virsh: Callable[..., str], spec: SecretSpec) -> None:
+    use = {"ceph": f"<name>resizeflow {spec.uuid}</name>", "iscsi": f"<target>resizeflow-{spec.uuid}</target>"}
+    xml = (
+        f"<secret ephemeral='no' private='no'><uuid>{spec.uuid}</uuid>"
+        f"<description>resizeflow migration {spec.migration}</description>"
+        f"<usage type='{spec.kind}'>{use[spec.kind]}</usage></secret>"
+    )
+    virsh("secret-define", "/dev/stdin", stdin=xml)
+
+
 @pytest.fixture
 def fleet(hosts: Fleet) -> Iterator[Fleet]:
     """The two hosts, with nothing on them."""
@@ -68,3 +95,30 @@ def fleet(hosts: Fleet) -> Iterator[Fleet]:
 def site(fleet: Fleet) -> Site:
     """One host."""
     return fleet.here
+
+
+@pytest.fixture(scope="session")
+def storage() -> Iterator[Volumes]:
+    """A real Cinder, with Ceph, iSCSI and NFS behind it."""
+    if os.geteuid() != 0:
+        pytest.skip("the lab needs root")
+    lab = Lab(f"{os.environ.get('RESIZEFLOW_TEST_LAB', 'rf-contract')}-volumes")
+    try:
+        lab.volumes.up()
+        yield lab.volumes
+    finally:
+        lab.down()
+
+
+@pytest.fixture(scope="session")
+def real_cinder(storage: Volumes, tmp_path_factory: pytest.TempPathFactory) -> RealSite:
+    """The way to it."""
+    return RealSite(tmp_path_factory.mktemp("cinder"), storage)
+
+
+@pytest.fixture(params=["sim", pytest.param("cinder", marks=pytest.mark.lab)])
+def cinder(request: pytest.FixtureRequest, tmp_path: Path) -> VolumeSite:
+    """A Cinder, and an open connection to it."""
+    site: VolumeSite = SimulatedSite(tmp_path) if request.param == "sim" else request.getfixturevalue("real_cinder")
+    site.connection.open(20)
+    return site

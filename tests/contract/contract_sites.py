@@ -10,7 +10,8 @@ from typing import Any
 
 from resizeflow.drivers import connect
 from resizeflow.drivers.definition import Mark, Placement, carrier
-from resizeflow.drivers.hypervisor import DomainFacts, Fence, HostConnection, VolumeFacts, VolumeSpec, Watch
+from resizeflow.drivers.hypervisor import DomainFacts, SecretSpec, VolumeFacts, VolumeSpec
+from resizeflow.drivers.interface import Connection, Fence, Watch
 
 MIB = 2**20
 CARRIER = Mark("m-contract", 3, "carrier")
@@ -46,7 +47,9 @@ class Site:
     data_uri: str
     pool: str
     daemon: Daemon
-    connection: HostConnection = field(init=False)
+    half_define: Callable[[SecretSpec], None]
+    """Does what a killed `define_secret` leaves."""
+    connection: Connection = field(init=False)
 
     def __post_init__(self) -> None:
         self.connection = connect(self.uri)
@@ -76,8 +79,10 @@ class Site:
         return made
 
     def sweep(self) -> None:
-        """Removes every domain and every volume."""
+        """Removes every domain, every secret and every volume."""
         self.connection.open(20)
+        for secret in self.ask("secrets"):
+            self.ask("undefine_secret", secret.uuid)
         for domain in self.ask("domains"):
             self.ask("destroy", domain.uuid)
             if domain.persistent:

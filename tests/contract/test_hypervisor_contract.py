@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 import uuid
 from collections.abc import Iterator
@@ -11,19 +12,16 @@ import pytest
 
 from resizeflow.drivers.definition import Mark, difference, marked, read, restored, retired
 from resizeflow.drivers.hypervisor import (
-    DriverError,
-    Exists,
-    Fence,
     HostFacts,
-    Missing,
     PoolFacts,
     PowerState,
-    Refused,
+    SecretFacts,
+    SecretSpec,
     StreamTarget,
-    Unknown,
-    Unreachable,
     VolumeSpec,
 )
+from resizeflow.drivers.interface import DriverError, Exists, Fence, Missing, Refused, Unknown, Unreachable
+from resizeflow.drivers.secret import Secret
 from resizeflow.drivers.swap import Swap
 from tests.contract.contract_sites import CARRIER, MACHINE, MIB, Fleet, Site, carrier_xml, machine_xml, until
 
@@ -256,6 +254,61 @@ def test_too_late_is_refused_before_any_effect(site: Site) -> None:
     with pytest.raises(Refused):
         site.ask("define", xml, fence=fence(-1))
     assert site.ask("domains") == ()
+
+
+# --- secrets ---------------------------------------------------------------------------------------------
+
+
+def secret(kind: str = "ceph", value: bytes = b"s3cret \x00\xff", migration: str = "m-contract") -> SecretSpec:
+    return SecretSpec(str(uuid.uuid4()), kind, migration, Secret(value))
+
+
+@pytest.mark.parametrize("kind", ["ceph", "iscsi"])
+def test_a_secret_is_defined_read_and_undefined(site: Site, kind: str) -> None:
+    spec, other = sorted((secret(kind), secret(kind)), key=lambda found: found.uuid)
+    assert site.ask("secrets") == ()
+    for one in (other, spec):
+        site.ask("define_secret", one)
+    assert site.ask("secrets") == (
+        SecretFacts(spec.uuid, kind, "m-contract"),
+        SecretFacts(other.uuid, kind, "m-contract"),
+    )
+    assert site.ask("secret_value", spec.uuid) == spec.secret
+    site.ask("undefine_secret", spec.uuid)
+    assert [found.uuid for found in site.ask("secrets")] == [other.uuid]
+    for method in ("secret_value", "undefine_secret"):
+        with pytest.raises(Missing, match=spec.uuid):
+            site.ask(method, spec.uuid)
+
+
+def test_a_secret_defined_again_has_the_new_value_and_mark(site: Site) -> None:
+    spec = secret()
+    again = SecretSpec(spec.uuid, spec.kind, "m-later", Secret(b"another"))
+    for one in (spec, again, again):
+        site.ask("define_secret", one)
+    assert site.ask("secrets") == (SecretFacts(spec.uuid, "ceph", "m-later"),)
+    assert site.ask("secret_value", spec.uuid) == again.secret
+
+
+def test_a_secret_that_was_half_made_has_no_value_and_is_made_whole(site: Site) -> None:
+    spec = secret("iscsi")
+    site.half_define(spec)
+    assert site.ask("secrets") == (SecretFacts(spec.uuid, "iscsi", "m-contract"),)
+    assert site.ask("secret_value", spec.uuid) is None
+    site.ask("define_secret", spec)
+    assert site.ask("secret_value", spec.uuid) == spec.secret
+
+
+def test_a_secret_s_value_is_in_no_error_and_in_no_log(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    spec = secret()
+    with pytest.raises(Refused) as refused:
+        site.ask("define_secret", spec, fence=fence(-1))
+    assert site.ask("secrets") == ()
+    site.ask("define_secret", spec, fence=fence(60))
+    value = site.ask("secret_value", spec.uuid)
+    for shown in (str(refused.value), repr(spec), repr(value), caplog.text):
+        assert "s3cret" not in shown
 
 
 # --- running ---------------------------------------------------------------------------------------------
@@ -523,6 +576,16 @@ def test_a_killed_daemon_is_told_and_is_reached_again_when_it_is_back(fragile: S
     fragile.daemon.start()
     fragile.connection.open(30)
     assert fragile.known(machine).state is PowerState.PAUSED
+
+
+def test_a_secret_survives_the_daemon_s_end(fragile: Site) -> None:
+    spec = secret()
+    fragile.ask("define_secret", spec)
+    fragile.daemon.kill()
+    fragile.daemon.start()
+    fragile.connection.open(30)
+    assert fragile.ask("secrets") == (SecretFacts(spec.uuid, "ceph", "m-contract"),)
+    assert fragile.ask("secret_value", spec.uuid) == spec.secret
 
 
 def test_a_transfer_to_a_host_that_is_away_is_refused(fleet: Fleet) -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from lab.system import wait_until
-from resizeflow.drivers.hypervisor import Exists, HostFacts, MergeFacts, Missing, PowerState, Refused, VolumeSpec
+from resizeflow.drivers.hypervisor import HostFacts, MergeFacts, PowerState, SecretFacts, SecretSpec, VolumeSpec
+from resizeflow.drivers.interface import Exists, Missing, Refused
+from resizeflow.drivers.secret import Secret
 from tests.lab.driven import GIB, MIB, POOL, Driven, definition, same, write
 
 pytest_plugins = ["tests.lab.driven_hosts"]
@@ -61,6 +63,50 @@ def test_secrets_are_in_one_answer_only(one: Driven) -> None:
     assert facts is not None
     assert "s3cret" not in repr(facts)
     assert "passwd='s3cret'" in one("definition_with_secrets", identity)
+
+
+# --- secrets ---------------------------------------------------------------------------------------------
+
+NOVA_S = "5ec4e700-0000-4000-8000-00000000000a"
+"""A secret as Nova's guide makes it."""
+
+
+def define_another_s(one: Driven, *, private: str) -> None:
+    one.host.virsh(
+        "secret-define",
+        "/dev/stdin",
+        stdin=f"<secret ephemeral='no' private='{private}'><uuid>{NOVA_S}</uuid><description>resizeflow</description>"
+        "<usage type='ceph'><name>client.cinder secret</name></usage></secret>",
+    )
+    one.host.virsh("secret-set-value", NOVA_S, "a2V5")
+
+
+@pytest.mark.parametrize("private", ["no", "yes"])
+def test_a_secret_of_somebody_else_s_is_read_if_it_may_be_and_left_alone(one: Driven, private: str) -> None:
+    define_another_s(one, private=private)
+    try:
+        assert one("secrets") == (SecretFacts(NOVA_S, "ceph", None),)
+        if private == "no":
+            assert one("secret_value", NOVA_S) == Secret(b"key")
+        else:
+            with pytest.raises(Refused, match="private"):
+                one("secret_value", NOVA_S)
+        with pytest.raises(Refused, match="already defined") as refused:
+            one("define_secret", SecretSpec(NOVA_S, "ceph", "m1", Secret(b"an0ther")))
+        assert "an0ther" not in str(refused.value)
+        assert one("secrets") == (SecretFacts(NOVA_S, "ceph", None),)
+    finally:
+        one("undefine_secret", NOVA_S)
+
+
+def test_secrets_of_other_kinds_are_listed_but_not_made(one: Driven) -> None:
+    one.host.virsh("secret-define", "/dev/stdin", stdin=f"<secret><uuid>{NOVA_S}</uuid></secret>")
+    try:
+        assert one("secrets") == (SecretFacts(NOVA_S, "none", None),)
+    finally:
+        one("undefine_secret", NOVA_S)
+    with pytest.raises(Refused, match="vtpm"):
+        one("define_secret", SecretSpec(NOVA_S, "vtpm", "m1", Secret(b"value")))
 
 
 # --- volumes ---------------------------------------------------------------------------------------------

@@ -76,9 +76,9 @@ def test_a_definition_is_read() -> None:
     assert found.host_devices == 1
     assert found.mark is None
     assert found.disks == (
-        Disk("vda", "disk", "/srv/pool a/shop-db-1.qcow2", "qcow2", network=False, readonly=False),
+        Disk("vda", "disk", "/srv/pool a/shop-db-1.qcow2", "qcow2", network=False, readonly=False, serial="ROOT-0001"),
         Disk("vdb", "disk", "/srv/pool a/shop-db-1.ephemeral", "raw", network=False, readonly=False),
-        Disk("vdc", "disk", None, "raw", network=True, readonly=False),
+        Disk("vdc", "disk", None, "raw", network=True, readonly=False, protocol="rbd", source_name="volumes/volume-1"),
         Disk("sda", "cdrom", "/srv/iso/debian.iso", "raw", network=False, readonly=True),
         Disk("sdb", "cdrom", None, "raw", network=False, readonly=True),
     )

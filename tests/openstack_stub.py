@@ -15,6 +15,7 @@ from typing import Any, Self
 
 PROJECT = "2" * 32
 VERSIONS = {"versions": [{"id": "v3.0", "status": "CURRENT", "version": "3.71", "min_version": "3.0"}]}
+"""What Cinder says of itself."""
 
 
 @dataclass(frozen=True)
@@ -73,27 +74,30 @@ class Stub:
         """What comes at a request, one after the other."""
         self.answers[what] = list(answers)
 
-    def is_keystone(self, endpoint: str, *, region: str = "one") -> None:
+    def is_keystone(self, endpoint: str, *roles: str) -> None:
         """Answers as a Keystone whose catalog has Cinder at an endpoint."""
         self.answer("GET /v3", Answer(body={"version": {"id": "v3.14", "status": "stable", "links": _links(self.url)}}))
-        self.answer("POST /v3/auth/tokens", self.token("secret-token-1", endpoint, region=region))
+        self.answer("POST /v3/auth/tokens", self.token("secret-token-1", endpoint, *roles))
 
-    def token(self, token: str, endpoint: str, *, region: str = "one", after: float = 0) -> Answer:
-        """A token for an hour."""
-        entry = {"interface": "public", "region": region, "region_id": region, "url": f"{endpoint}/{PROJECT}"}
+    def token(self, token: str, endpoint: str, *roles: str, after: float = 0) -> Answer:
+        """A token for an hour; `admin` and `service` unless other roles are given."""
+        url = f"{endpoint}/{PROJECT}" if endpoint.endswith("/v3") else endpoint
+        entry = {"interface": "public", "region": "one", "region_id": "one", "url": url}
         end = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(time.time() + 3600))
         body = {
             "methods": ["password"],
             "expires_at": end,
             "project": {"id": PROJECT, "name": "service", "domain": {"id": "default", "name": "Default"}},
             "user": {"id": "u", "name": "resizeflow", "domain": {"id": "default", "name": "Default"}},
-            "roles": [{"id": "r", "name": "admin"}],
+            "roles": [{"id": role, "name": role} for role in roles or ("admin", "service")],
             "catalog": [{"type": "block-storage", "name": "cinder", "endpoints": [entry]}],
         }
         return Answer(201, {"token": body}, after, {"X-Subject-Token": token})
 
     def is_cinder(self) -> None:
         """Answers as a Cinder with nothing in it."""
+        links = {"links": _links(self.url)}
+        self.answer("GET /", Answer(300, {"versions": [{**version, **links} for version in VERSIONS["versions"]]}))
         self.answer("GET /v3/", Answer(body=VERSIONS))
         self.answer(f"GET /v3/{PROJECT}/attachments", Answer(body={"attachments": []}))
 

@@ -107,7 +107,6 @@ def nobody() -> str:
         ({"auth_type": "password"}, "lacks auth_url"),
         ({**with_keystone("http://h"), "insecure": "perhaps"}, "cannot be used: .*insecure"),
         ({**with_keystone("http://h"), "valid_interfaces": "side"}, "cannot be used: 'side' is not a valid value"),
-        ({**without_keystone("http://h"), "endpoint": "http://h:8776"}, "Cinder at http://h:8776/.* has no /v3"),
     ],
 )
 def test_a_configuration_that_cannot_be_used(way: Way, options: dict[str, str], words: str) -> None:
@@ -142,6 +141,22 @@ def test_something_else_at_the_endpoint(way: Way, stub: Stub, answer: Answer) ->
     stub.answer("GET /v3/", answer)
     with pytest.raises(Refused, match=rf"Cinder at {stub.url}/v3/{PROJECT} .*correct section \[cinder\] of .*conf"):
         service(way(**without_keystone(stub.url)))
+
+
+def test_an_endpoint_without_a_version(way: Way, stub: Stub) -> None:
+    """In a catalog it is enough; keystoneauth asks for the rest."""
+    with pytest.raises(Refused, match=rf"Cinder at {stub.url}/{PROJECT} cannot be used: Not Found"):
+        service(way(**{**without_keystone(stub.url), "endpoint": stub.url}))
+    stub.answer("GET /v3/attachments", Answer(body={"attachments": []}))
+    with Stub() as keystone:
+        for url in (nobody(), stub.url):
+            keystone.is_keystone(url)
+            connection = way(**with_keystone(keystone.url))
+            if url == stub.url:
+                assert service(connection).newest == "3.71"
+            else:
+                with pytest.raises(Unreachable, match=f"Cinder at {url}: Connection refused"):
+                    connection.open(5)
 
 
 def test_a_project_that_the_endpoint_does_not_have(way: Way, stub: Stub) -> None:
@@ -182,6 +197,13 @@ def test_with_keystone_it_shows_a_token_twice(way: Way, stub: Stub) -> None:
     for asked in stub.asked:
         assert (asked.headers["X-Auth-Token"], asked.headers["X-Service-Token"]) == (TOKEN, TOKEN)
         assert asked.headers["X-Service-Roles"] is None
+
+
+def test_a_user_for_whom_cinder_would_not_do_it(way: Way, stub: Stub) -> None:
+    with Stub() as keystone:
+        keystone.is_keystone(f"{stub.url}/v3", "admin")
+        with pytest.raises(Refused, match=r"no role service, .*: grant it"):
+            service(way(**with_keystone(keystone.url)))
 
 
 def test_a_token_that_ended_is_renewed(way: Way, stub: Stub) -> None:
@@ -382,6 +404,19 @@ def test_the_fence_counts_when_the_request_is_sent(way: Way, stub: Stub) -> None
         with pytest.raises(Refused, match="too late, epoch 7 of job j-1"):
             ask(connection, "delete_attachment", ID, fence=fence(0.3))
     assert len(stub.requests(DELETE)) == 1
+
+
+def test_the_fence_counts_at_a_proxy_too(way: Way, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", stub.url)
+    there = "http://cinder.invalid"
+    for what in ("GET /v3/", f"GET /v3/{PROJECT}/attachments"):
+        stub.answer(what.replace("/", f"{there}/", 1), *stub.answers[what])
+    connection = way(**without_keystone(there))
+    assert service(connection).newest == "3.71"
+    asked = len(stub.asked)
+    with pytest.raises(Refused, match="too late, epoch 7 of job j-1"):
+        ask(connection, "delete_attachment", ID, fence=fence(-0.1))
+    assert len(stub.asked) == asked
 
 
 def test_what_is_left_behind_before_it_was_sent_is_never_sent(

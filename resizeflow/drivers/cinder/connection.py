@@ -47,18 +47,19 @@ class CinderConnection:
 
     def open(self, timeout: float) -> None:
         """Logs in and agrees on a microversion, if that was not done. Raises `Unreachable` within `timeout` seconds."""
+        way: _Way | None = None
+        shut: str | None = None
         try:
-            self._way = Trip(self._enter, timeout).result()
-            self._shut = None
+            way = Trip(self._enter, timeout).result()
         except Refused as error:
-            self._access = self._way = None  # whoever corrects the configuration needs no new worker
-            self._shut = str(error)
+            shut = str(error)
+            self._access = None  # whoever corrects the configuration needs no new worker
         except TimeoutError:
-            self._way = None
             raise Unreachable(f"Cinder: no way in within {timeout:g} s.") from None
         except Exception as error:
-            self._way = None
             raise translated(error, "open", sent=False) from None
+        finally:
+            self._way, self._shut = way, shut
 
     def call(self, method: str, args: tuple[Any, ...], *, timeout: float, fence: Fence | None = None) -> Any:
         """Calls a look or an act. See `Connection.call`."""

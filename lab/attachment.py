@@ -46,9 +46,10 @@ class Attached:
 
     def disk(self, target: str) -> str:
         """Its disk in a domain's definition."""
+        discard = " discard='unmap'" if self.connection.get("discard") else ""  # as Nova does
         return f"""\
     <disk type='network' device='disk'>
-      <driver name='qemu' type='{self.connection.get("format") or "raw"}' cache='none'/>
+      <driver name='qemu' type='{self.connection.get("format") or "raw"}' cache='none'{discard}/>
 {self._source()}
       <target dev='{target}' bus='virtio'/>
       <serial>{self.volume_id}</serial>

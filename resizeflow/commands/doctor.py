@@ -1,4 +1,4 @@
-"""`resizeflow doctor`: whether records and hosts agree, and what to do where they do not."""
+"""`resizeflow doctor`: whether records, hosts and Cinder agree, and what to do where they do not."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Sentence(columns.FormattableColumn[Any]):
 
 
 class Doctor(Lister):
-    """Check that records and hosts agree, and repair what is safe.
+    """Check that records, hosts and Cinder agree, and repair what is safe.
 
-    Looks at the whole database and at every host, and lists what breaks an invariant (docs/doctor.md):
-    what was found, what was expected, and what --repair does about it; "-" is left to people. Debts and
-    hosts that do not answer are listed as well, but are no breaches. Jobs may go on meanwhile. Exit
-    code 0: no breach; 3: there are breaches.
+    Looks at the whole database, at every host and, if a machine has volumes, at Cinder, and lists what
+    breaks an invariant (docs/doctor.md): what was found, what was expected, and what --repair does about
+    it; "-" is left to people. Debts, and who does not answer, are listed as well, but are no breaches.
+    Jobs may go on meanwhile. Exit code 0: no breach; 3: there are breaches.
     """
 
     example = """
@@ -47,7 +47,9 @@ resizeflow doctor --after-restore      (once, after a backup of the database was
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         what = parser.add_mutually_exclusive_group()
-        what.add_argument("--repair", action="store_true", help="set records right and remove what was left on hosts")
+        what.add_argument(
+            "--repair", action="store_true", help="set records and volumes right and remove what was left"
+        )
         what.add_argument(
             "--after-restore",
             action="store_true",
@@ -57,7 +59,7 @@ resizeflow doctor --after-restore      (once, after a backup of the database was
     def run(self, parsed_args: argparse.Namespace) -> int:
         super().run(parsed_args)
         breaches, silent = self._report.breaches, ", ".join(sorted(self._report.silent))
-        incomplete = f" Not examined, as it does not answer: {silent}." if silent else ""
+        incomplete = f" Not examined: {silent}." if silent else ""
         if breaches:
             raise NeedsAttention(f"{_summary(breaches)}{incomplete}")
         if parsed_args.formatter == "table":
@@ -113,8 +115,8 @@ def _rows(report: Report, repaired: Sequence[Breach]) -> list[tuple[Any, ...]]:
         (kind, Maybe(b.invariant), Sentence(b.subject), Sentence(b.found), Sentence(b.expected), Sentence(b.repair))
         for kind, b in rows
     ]
-    debts = [("debt", debt.subject, debt.reason, "a worker removes it when the host answers") for debt in report.debts]
-    silent = [("not examined", f"host {name}", reason, "an answer") for name, reason in sorted(report.silent.items())]
+    debts = [("debt", debt.subject, debt.reason, debt.settled) for debt in report.debts]
+    silent = [("not examined", place, reason, "an answer") for place, reason in sorted(report.silent.items())]
     return found + [
         (kind, Maybe(None), Sentence(subject), Sentence(reason), Sentence(expected), Sentence(None))
         for kind, subject, reason, expected in debts + silent

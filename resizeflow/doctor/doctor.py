@@ -1,4 +1,4 @@
-"""The doctor: examines records and hosts, and repairs records."""
+"""The doctor: examines records, hosts and Cinder, and repairs records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
-from resizeflow.doctor import leftovers, repairs, restore, snapshot
+from resizeflow.doctor import attachments, leftovers, libvirt_secrets, repairs, restore, snapshot
 from resizeflow.doctor.accounts import check_allocations, check_quota
 from resizeflow.doctor.agreement import check_bindings, check_flows, check_states
 from resizeflow.doctor.history import check_logs, check_secrets
@@ -18,7 +18,7 @@ from resizeflow.persistence.database import Database
 
 
 class Doctor:
-    """Looks at records and hosts; changes records only, and only in `repair` and `after_restore`."""
+    """Looks at records, hosts and Cinder; changes records only, and only in `repair` and `after_restore`."""
 
     def __init__(
         self, database: Database, settings: Settings, *, connections: Connections, clock: Clock | None = None
@@ -45,16 +45,16 @@ class Doctor:
         with self.database.read() as tx:
             restore.require_no_worker(tx)
             records = snapshot.read(tx)
-        world = snapshot.look(self.looks, records.managed_hosts)
+        world = snapshot.look(self.looks, records)
         with self.database.write() as tx:
             restore.set_apart(tx, world, who)
 
     def _examine(self) -> tuple[Report, list[Owed]]:
         """The report, and what may be recorded as debts.
 
-        The records are of one moment, the hosts' answers of later ones: what does not fit may be a job's progress in
-        between. So what concerns hosts is looked at twice, and counts if it was there both times and no job of the
-        machine has come or gone meanwhile.
+        The records are of one moment, the answers of hosts and Cinder of later ones: what does not fit may be a job's
+        progress in between. So what they show is looked at twice, and counts if it was there both times and no job of
+        the machine has come or gone meanwhile.
         """
         with self.database.read() as tx:
             records = snapshot.read(tx)
@@ -80,16 +80,18 @@ class Doctor:
                 and records.jobs_ever.get(s.instance_id or "") == later.jobs_ever.get(s.instance_id or "")
             ]
         found = sorted([*breaches, *(s.breach for s in suspects)], key=lambda b: (b.invariant, b.subject))
-        debts = tuple(
-            OpenDebt(f"{debt.kind} {debt.object} on {records.host_name(debt.host_id)}", debt.reason)
-            for debt in records.debts
-        )
+        debts = tuple(OpenDebt.of(debt, records.host_name(debt.host_id)) for debt in records.debts)
         return Report(tuple(found), debts, world.silent), [s.owed for s in suspects if s.owed]
 
     def _look(self, records: Records) -> tuple[World, list[Suspect]]:
-        world = snapshot.look(self.looks, records.managed_hosts)
+        world = snapshot.look(self.looks, records)
         with self.database.read() as tx:
-            return world, [*_machines(records, world), *leftovers.find(tx, records, world)]
+            return world, [
+                *_machines(records, world),
+                *attachments.find(tx, records, world),
+                *leftovers.find(tx, records, world),
+                *libvirt_secrets.find(tx, records, world),
+            ]
 
 
 def _machines(records: Records, world: World) -> Iterator[Suspect]:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from resizeflow.doctor.report import Breach
 from resizeflow.persistence.events import broken_link
-from resizeflow.persistence.models import AtomDetail, Debt, Event, FlowDetail, Job, Migration
+from resizeflow.persistence.models import AtomDetail, Debt, Event, FlowDetail, Job, Migration, Notification
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import TERMINAL
 
@@ -81,32 +81,46 @@ def _ends(tx: Transaction, ids: Sequence[str]) -> dict[str, Counter[str]]:
 
 # --- 10: secrets -----------------------------------------------------------------------------------------
 
-SECRET = re.compile(
-    r"""\b(?:passwd|password|auth_password|secret_key)\\?["']?\s*[=:]\s*\\?["'][^"'\\]+""",
-    re.IGNORECASE,
+SECRETS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    (
+        "%pass%",
+        re.compile(r"""\b(?:passwd|password|auth_password)\\?["']?\s*[=:]\s*\\?["'][^"'\\]+""", re.IGNORECASE),
+    ),
+    ("%secret_key%", re.compile(r"""\bsecret_key\\?["']?\s*[=:]\s*\\?["'][^"'\\]+""", re.IGNORECASE)),
+    ("%auth_password%", re.compile(r"\bauth[._]password\W+\w")),
+    ("%==%", re.compile(r"\bAQ[A-Za-z0-9+/]{36}==")),
+    ("%-Token%", re.compile(r"\bX-(?:Auth|Service|Subject)-Token\W+\w", re.IGNORECASE)),
+    ("%gAAAAA%", re.compile(r"\bgAAAAA[\w-]{40,}")),
 )
-"""`passwd='...'` of a domain's XML, and the like in JSON, quotes escaped or not."""
-_HINT = "%pass%"
+"""How a database finds what may hold a secret, and how to tell it: `passwd='...'` of a domain's XML and the like in
+JSON, quotes escaped or not; a CHAP password as iSCSI and Cinder name it; a Ceph key; a token of Keystone's, by the
+header that it is sent in or by its form."""
 _KEPT: tuple[tuple[str, Any, tuple[sa.ColumnElement[Any], ...]], ...] = tuple(
     (subject, key, columns)  # type: ignore[misc]
     for subject, key, columns in (
-        ("migration", Migration.id, (Migration.definition, Migration.dest_definition, Migration.error)),
+        (
+            "migration",
+            Migration.id,
+            (Migration.definition, Migration.dest_definition, Migration.error, sa.cast(Migration.verdicts, sa.Text)),
+        ),
         ("log of migration", Event.migration_id, (Event.text, sa.cast(Event.data, sa.Text))),
         ("job", Job.id, (Job.reason,)),
         ("debt of migration", Debt.migration_id, (Debt.reason,)),
         ("task", AtomDetail.name, (sa.cast(AtomDetail.content, sa.Text),)),
+        ("notification", Notification.message_id, (sa.cast(Notification.payload, sa.Text),)),
     )
 )
 
 
 def check_secrets(tx: Transaction) -> Iterator[Breach]:
-    """Invariant 10: no secret at rest, wherever a host's words or a definition are kept."""
+    """Invariant 10: no secret at rest, wherever the words of a host or of Cinder, or a definition, are kept."""
     for subject, key, columns in _KEPT:
-        suspicious = sa.or_(*(column.like(_HINT) for column in columns))
+        suspicious = sa.or_(*(column.like(hint) for column in columns for hint, _ in SECRETS))
         hits = {
             row[0]
             for row in tx.session.execute(sa.select(key, *columns).where(suspicious))
-            if any(text and SECRET.search(text) for text in row[1:])
+            if any(text and pattern.search(text) for text in row[1:] for _, pattern in SECRETS)
         }
         for hit in sorted(hits):
-            yield Breach(10, f"{subject} {hit}", "a password", "no secret; change the password and remove the row's")
+            expected = "no secret; change it where it is in force, and remove the row's"
+            yield Breach(10, f"{subject} {hit}", "a password, key or token", expected)

@@ -98,9 +98,11 @@ def _check_disk(instance: Instance, disk: Disk, path: str | None, seen: Seen) ->
 
 def _check_disk_sum(instance: Instance) -> Iterator[Breach]:
     """Records only: disks count in whole GiB, swap in MiB, rounded up, as when a machine is adopted. A machine keeps
-    the ephemeral disks that it has: one without gets none; it has swap exactly if its flavor has."""
+    the ephemeral disks that it has: one without gets none; it has swap exactly if its flavor has. One that boots from
+    a volume has no root disk on its host."""
     flavor = instance.flavor
-    wanted = (("root", flavor.root_gb, GIB), ("ephemeral", flavor.ephemeral_gb, GIB), ("swap", flavor.swap_mb, MIB))
+    root_gb = 0 if instance.volume_backed else flavor.root_gb
+    wanted = (("root", root_gb, GIB), ("ephemeral", flavor.ephemeral_gb, GIB), ("swap", flavor.swap_mb, MIB))
     for role, size, unit in wanted:
         sizes = [math.ceil(disk.capacity / unit) for disk in instance.disks if disk.role == role]
         if (sizes or role == "swap") and sum(sizes) != size:

@@ -1,7 +1,8 @@
-"""Repairs: what follows from the rows is set to what follows from them; what is left on hosts becomes a debt.
+"""Repairs: what follows from the rows is set to what follows from them; what is left on hosts, or to be set right at
+Cinder, becomes a debt.
 
-Nothing here touches a host: only a job under its lease does, so a leftover is recorded as a debt, which the settlement
-of debts removes (settlement.py). All of it is one transaction.
+Nothing here touches a host or Cinder: only a job under its lease does, so what is to be done there is recorded as a
+debt, which the settlement of debts pays (settlement.py). All of it is one transaction.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from resizeflow.doctor import accounts, agreement, snapshot
-from resizeflow.doctor.report import Owed
+from resizeflow.doctor.report import Owed, place
 from resizeflow.doctor.snapshot import Records
 from resizeflow.persistence import recount
 from resizeflow.persistence.hosts import Amount
@@ -60,7 +61,7 @@ def _owe(tx: Transaction, records: Records, owed: Owed, who: str) -> None:
         key = {"migration_id": migration.id, "host_id": host.id, "kind": owed.kind, "object": owed.object}
         again = {"settled_at": None, "forgiven": False, "reason": REASON}
         tx.session.execute(sa.update(Debt).filter_by(**key).values(**again))
-    text = f"{owed.kind} {owed.object} is still on {host.name}, recorded as a debt, by {who}"
+    text = f"{owed.kind} {owed.object} {place(owed.kind, host.name)} is recorded as a debt, by {who}"
     tx.events.add(migration.id, "debt", text, host=host.name)
 
 

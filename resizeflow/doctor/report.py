@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from resizeflow.persistence.models import AT_CINDER, Debt
+
 
 @dataclass(frozen=True)
 class Breach:
@@ -25,7 +27,7 @@ class Breach:
 
 @dataclass(frozen=True)
 class Owed:
-    """What `Debts.record` needs to have something removed from a host."""
+    """What `Debts.record` needs to have something removed from a host, or set right at Cinder."""
 
     migration_id: str
     host_id: str
@@ -35,7 +37,7 @@ class Owed:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A breach that a host shows, to be looked at twice: of which machine, and what may be recorded as a debt."""
+    """A breach that a host or Cinder shows, to be looked at twice: of which machine, and what may become a debt."""
 
     breach: Breach
     instance_id: str | None
@@ -44,15 +46,30 @@ class Suspect:
 
 @dataclass(frozen=True)
 class OpenDebt:
-    """Something of ours on a host that could not be reached: known, recorded, no breach."""
+    """Something that a worker will set right when who has it answers: known, recorded, no breach."""
 
     subject: str
     reason: str
+    settled: str
+    """How it will end."""
+
+    @classmethod
+    def of(cls, debt: Debt, host_name: str) -> OpenDebt:
+        verb = "sets it right" if debt.kind == "volume" else "removes it"
+        who = "Cinder" if debt.at_cinder else "the host"
+        subject = f"{debt.kind} {debt.object} {place(debt.kind, host_name)}"
+        return cls(subject, debt.reason, f"a worker {verb} when {who} answers")
+
+
+def place(kind: str, host_name: str) -> str:
+    """Where a debt of a kind is to be settled: `on h1`, `at Cinder`."""
+    return "at Cinder" if kind in AT_CINDER else f"on {host_name}"
 
 
 @dataclass(frozen=True)
 class Report:
-    """The breaches, by number; the open debts; and per host that could not be examined, why."""
+    """The breaches, by number; the open debts; and why what could not be examined could not: by `host NAME`, or
+    `Cinder`."""
 
     breaches: tuple[Breach, ...]
     debts: tuple[OpenDebt, ...] = ()
@@ -60,5 +77,5 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether every host was examined."""
+        """Whether every host was examined, and Cinder if a machine has volumes."""
         return not self.silent

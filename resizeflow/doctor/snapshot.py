@@ -1,4 +1,4 @@
-"""What the invariants are checked on: the records of one moment, and what the hosts answered after it."""
+"""What the invariants are checked on: the records of one moment, and what hosts and Cinder answered after it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.orm import selectinload
 
-from resizeflow.drivers.hypervisor import DomainFacts, DriverError, VolumeFacts
-from resizeflow.gate import HostAway, Looks
+from resizeflow.drivers import definition
+from resizeflow.drivers.hypervisor import DomainFacts, SecretFacts, VolumeFacts
+from resizeflow.drivers.interface import DriverError
+from resizeflow.drivers.volume import Attachment, CinderVolume
+from resizeflow.gate import Away, HostAway, Looks
 from resizeflow.persistence.models import (
     Allocation,
     Debt,
@@ -27,6 +30,7 @@ from resizeflow.states import TERMINAL, JobState
 
 AT_ONCE = 8
 """Hosts that are looked at side by side: a silent one takes its whole time-out."""
+CINDER = "Cinder"
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,9 @@ def read(tx: Transaction) -> Records:
     busy = {job.migration_id for job in jobs} | {debt.migration_id for debt in debts}
     held = sa.or_(Migration.status.not_in(TERMINAL), Migration.id.in_(busy))
     machines = sa.select(Instance).options(
-        selectinload(Instance.disks), selectinload(Instance.ports).selectinload(Port.bindings)
+        selectinload(Instance.disks),
+        selectinload(Instance.volumes),
+        selectinload(Instance.ports).selectinload(Port.bindings),
     )
     counts = session.execute(sa.select(Job.instance_id, sa.func.count()).group_by(Job.instance_id))
     return Records(
@@ -92,26 +98,41 @@ def read(tx: Transaction) -> Records:
 
 @dataclass(frozen=True)
 class Seen:
-    """A host's domains, by UUID, and the volumes of its pool, by name."""
+    """A host's domains, by UUID, the volumes of its pool, by name, and its libvirt secrets."""
 
     domains: Mapping[str, DomainFacts]
     volumes: Mapping[str, VolumeFacts]
+    secrets: Sequence[SecretFacts]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What Cinder has of a machine: its volumes, by id (None: unknown there), and all of its attachments; `others` are
+    volumes that are kept for somebody else, by an attachment that is not the machine's."""
+
+    volumes: Mapping[str, CinderVolume | None]
+    attachments: Sequence[Attachment]
+    others: frozenset[str]
 
 
 @dataclass(frozen=True)
 class World:
-    """What the hosts answered, by host id; and why those did not that did not, by name."""
+    """What the hosts answered, by host id; what Cinder answered, by machine; and why those did not that did not."""
 
     seen: Mapping[str, Seen]
+    kept: Mapping[str, Kept]
     silent: Mapping[str, str]
+    """By `host NAME` or `Cinder`."""
 
     def domain(self, host_id: str | None, uuid: str) -> DomainFacts | None:
         look = self.seen.get(host_id or "")
         return look.domains.get(uuid) if look else None
 
 
-def look(looks: Looks, hosts: Sequence[Host]) -> World:
-    """Asks each host once."""
+def look(looks: Looks, records: Records) -> World:
+    """Asks each managed host once, then Cinder about the volumes of each machine, by the records and by its definition,
+    if there are any."""
+    hosts = records.managed_hosts
 
     def ask(host: Host) -> Seen | str:
         hypervisor = looks.host(host, patience=0)
@@ -119,13 +140,56 @@ def look(looks: Looks, hosts: Sequence[Host]) -> World:
             return Seen(
                 {domain.uuid: domain for domain in hypervisor.domains()},
                 {volume.name: volume for volume in hypervisor.volumes(host.pool)},
+                hypervisor.secrets(),
             )
         except (HostAway, DriverError) as error:
             return str(error)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         answers = dict(zip(hosts, pool.map(ask, hosts), strict=True))
-    return World(
-        {host.id: answer for host, answer in answers.items() if isinstance(answer, Seen)},
-        {host.name: answer for host, answer in answers.items() if isinstance(answer, str)},
-    )
+    seen = {host.id: answer for host, answer in answers.items() if isinstance(answer, Seen)}
+    silent = {f"host {host.name}": answer for host, answer in answers.items() if isinstance(answer, str)}
+    kept, why = _ask_cinder(looks, _volumes(records, seen))
+    return World(seen, kept, silent | ({CINDER: why} if why else {}))
+
+
+def _volumes(records: Records, seen: Mapping[str, Seen]) -> dict[str, frozenset[str]]:
+    """The Cinder volumes that machines have or that move with them, by machine; one that has none is left out."""
+    ids = {row.id: {volume.volume_id for volume in row.volumes} for row in records.instances.values()}
+    for migration in records.migrations.values():
+        if migration.instance_id in ids:
+            ids[migration.instance_id] |= {volume.volume_id for volume in migration.volumes}
+    for host in seen.values():
+        for domain in host.domains.values():
+            if domain.uuid in ids:
+                ids[domain.uuid] |= defined(domain) or frozenset()
+    return {instance_id: frozenset(found) for instance_id, found in ids.items() if found}
+
+
+def defined(domain: DomainFacts | None) -> frozenset[str] | None:
+    """The volumes in the definition that would start next; None where there is none that can be read."""
+    try:
+        return frozenset(definition.volumes(domain.inactive_xml).values()) if domain else None
+    except ValueError:
+        return None
+
+
+def _ask_cinder(looks: Looks, volumes: Mapping[str, frozenset[str]]) -> tuple[dict[str, Kept], str | None]:
+    """What it has of each machine, one after the other, as far as it answers; and why it stopped."""
+    kept = {}
+    try:
+        for instance_id, ids in volumes.items():
+            kept[instance_id] = _ask_of(looks, instance_id, ids)
+    except (Away, DriverError) as error:
+        return kept, str(error)
+    return kept, None
+
+
+def _ask_of(looks: Looks, instance_id: str, ids: frozenset[str]) -> Kept:
+    cinder = looks.volumes(patience=0)
+    attachments = cinder.attachments(instance_id)
+    found = {volume_id: cinder.cinder_volume(volume_id) for volume_id in ids | {one.volume_id for one in attachments}}
+    # Of a volume that is not kept for the machine: who else has it, if it is not free?
+    lost = found.keys() - {one.volume_id for one in attachments}
+    others = {volume_id for volume_id in lost if found[volume_id] and cinder.attachments(None, volume_id)}
+    return Kept(found, attachments, frozenset(others))

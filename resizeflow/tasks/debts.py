@@ -1,24 +1,25 @@
-"""Debts are paid when the host answers."""
+"""Debts are paid when the host, or Cinder, answers."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-from resizeflow.gate import HostAway
+from resizeflow.gate import Away
 from resizeflow.persistence.hosts import debt_consumer
 from resizeflow.persistence.models import Debt, Instance, Migration
 from resizeflow.persistence.transaction import Transaction
-from resizeflow.tasks import machine
+from resizeflow.tasks import cinder_debts, machine, secrets
 from resizeflow.tasks.base import MoveTask
 from resizeflow.tasks.carrier import end_carrier
 
 
 class SettleDebts(MoveTask):
-    """Removes what a closed migration had to leave on hosts that could not be reached.
+    """Removes what a closed migration had to leave on hosts that could not be reached, and what the doctor found there
+    and at Cinder.
 
-    Effect: per debt the domain (only with this migration's mark, never a running one) or the disk (by its name,
-        never one in use, and only after the machine's own disks have just been seen); the debt is settled and its
-        allocation released when none is left on the host.
+    Effect: per debt the domain (only with this migration's mark, never a running one), the disk (by its name, never
+        one in use, and only after the machine's own disks have just been seen), the secrets that no domain names; at
+        Cinder as in cinder_debts.py. The debt is settled, and the host's allocation released with its last disk.
     Undo: none. Convergent because: what is gone is fine. If killed: the rest by the next run.
     """
 
@@ -31,24 +32,26 @@ class SettleDebts(MoveTask):
         settled: list[int] = []
         # A domain before its disks: a disk in use is refused.
         for debt in sorted(debts, key=lambda debt: debt.kind != "domain"):
-            host = hosts[debt.host_id]
             try:
-                self._pay(migration, debt)
-            except HostAway as error:
-                self.tell(f"{debt.kind} {debt.object} stays on {host.name}: {error}")
+                outcome = cinder_debts.pay(self, debt) if debt.at_cinder else self._pay(migration, debt)
+            except Away as error:
+                place = "at Cinder" if debt.at_cinder else f"on {hosts[debt.host_id].name}"
+                self.tell(f"{debt.kind} {debt.object} stays as it is {place}: {error}")
             else:
                 settled.append(debt.id)
-                self.tell(f"{debt.kind} {debt.object} is removed from {host.name}")
+                self.tell(outcome)
 
         def settle(tx: Transaction) -> None:
             tx.session.execute(sa.update(Debt).where(Debt.id.in_(settled)).values(settled_at=tx.now()))
             for host_id in hosts:
-                if not any(debt.migration_id == migration.id for debt in tx.debts.open(host_id)):
+                left = [debt for debt in tx.debts.open(host_id) if debt.migration_id == migration.id]
+                if not any(debt.holds_disk for debt in left):
                     tx.hosts.release(debt_consumer(migration.id), host_id)
 
         self.world.work.record(settle)
 
-    def _pay(self, migration: Migration, debt: Debt) -> None:
+    def _pay(self, migration: Migration, debt: Debt) -> str:
+        """Settles one debt on a host; what became of it, for the log."""
         with self.world.database.read() as tx:
             host = tx.hosts.get(debt.host_id)
         hypervisor = self.gate.host(host, patience=0)
@@ -58,9 +61,17 @@ class SettleDebts(MoveTask):
             mark = machine.mark_of(domain)
             if mark is not None and mark.migration == migration.id:
                 machine.remove_domain(self, host, migration)
+            secrets.remove(self, migration, host)
+        elif debt.kind == "secret":
+            ours = any((one.uuid, one.migration) == (debt.object, migration.id) for one in hypervisor.secrets())
+            if ours and debt.object in secrets.named(hypervisor.domains()):
+                return f"secret {debt.object} on {host.name} is named by a domain again: it stays"
+            if ours:
+                self.forget(lambda: hypervisor.undefine_secret(debt.object))
         elif hypervisor.volume(host.pool, debt.object) is not None:
             self._see_the_machine(migration, debt)
             self.forget(lambda: hypervisor.delete_volume(host.pool, debt.object))
+        return f"{debt.kind} {debt.object} is removed from {host.name}"
 
     def _see_the_machine(self, migration: Migration, debt: Debt) -> None:
         """Raises Attention unless the machine has all its disks, and the one to be removed is none of them."""

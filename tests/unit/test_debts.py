@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud, FastClock
+from resizeflow.drivers.simulator.cinder import CINDER
 from resizeflow.errors import Conflict
 from resizeflow.gate import Connections, Looks
 from resizeflow.persistence.events import broken_link
@@ -18,6 +19,7 @@ from resizeflow.service import Submitted
 from resizeflow.settlement import queue_settlements
 from resizeflow.states import JobState, MigrationStatus, VmState
 from resizeflow.worker import Worker
+from tests.planted import by_hand, doctor, found
 
 
 @pytest.fixture
@@ -176,6 +178,92 @@ def test_a_domain_that_somebody_started_is_not_removed(cloud: Cloud) -> None:
     assert "h1" in cloud.world.running(cloud.uuid)
     assert not any(settled for *_what, settled in debts(cloud))
     assert debt_disk(cloud, job, "h1") == 1
+
+
+# --- secrets, and what is at Cinder ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_volumes(memory_path: Path) -> Cloud:
+    return Cloud(memory_path).build(volumes=("rbd", "iscsi"))
+
+
+def secrets(cloud: Cloud, host: str) -> list[str]:
+    found = by_hand(cloud, host, "secrets")
+    return [secret.kind for secret in found if secret.migration is not None]
+
+
+def test_a_domain_takes_its_secrets_with_it(with_volumes: Cloud) -> None:
+    cloud = with_volumes
+    job = cloud.service.resize("web", "big", host="h2")
+    assert cloud.run_in_child(job, "DefineDestination.SUCCESS.after") == KILLED
+    assert sorted(secrets(cloud, "h2")) == ["ceph", "iscsi"]
+    cloud.world.set_up("h2", False)
+    cloud.service.rollback(job.migration_id)
+    assert cloud.run(job) is JobState.DONE, cloud.story(job)
+    drain(cloud)
+    assert [settled for *_what, settled in debts(cloud)] == [False, False]
+    cloud.world.set_up("h2", True)
+    assert found(cloud) == []
+    drain(cloud)
+    assert [settled for *_what, settled in debts(cloud)] == [True, True], cloud.story(job)
+    assert secrets(cloud, "h2") == []
+    assert found(cloud) == []
+
+
+def orphaned(cloud: Cloud) -> str:
+    """A blank attachment that is a debt; its id."""
+    job = cloud.service.resize("web", "big", host="h2")
+    cloud.service.rollback(job.migration_id)
+    assert cloud.run(job) is JobState.DONE
+    orphan: str = by_hand(cloud, CINDER, "create_attachment", cloud.volumes[0], cloud.uuid)
+    doctor(cloud).repair("doctor, says test")
+    assert debts(cloud) == [("h1", "attachment", orphan, False)]
+    return orphan
+
+
+def test_a_debt_at_cinder_waits_for_cinder_alone(with_volumes: Cloud) -> None:
+    cloud = with_volumes
+    orphan = orphaned(cloud)
+    cloud.world.set_up(CINDER, False)
+    assert settle(cloud) == 0
+    cloud.world.set_up(CINDER, True)
+    cloud.world.fail(CINDER, "service", "wrong password")
+    assert settle(cloud) == 0
+    cloud.world.set_up("h1", False)
+    drain(cloud)
+    assert debts(cloud) == [("h1", "attachment", orphan, True)]
+    assert by_hand(cloud, CINDER, "attachment", orphan) is None
+
+
+def test_cinder_is_away_when_its_debt_is_to_be_paid(with_volumes: Cloud) -> None:
+    cloud = with_volumes
+    orphan = orphaned(cloud)
+    assert settle(cloud) == 1
+    cloud.world.set_up(CINDER, False)
+    drain(cloud)
+    assert debts(cloud) == [("h1", "attachment", orphan, False)]
+    cloud.world.set_up(CINDER, True)
+    drain(cloud)
+    assert debts(cloud) == [("h1", "attachment", orphan, True)]
+
+
+def test_a_debt_at_cinder_holds_no_disk_and_goes_with_its_host(with_volumes: Cloud) -> None:
+    cloud = with_volumes
+    orphan = orphaned(cloud)
+    cloud.world.set_up(CINDER, False)
+    with cloud.database.read() as tx:
+        assert not [row for row in tx.hosts.allocations() if row.consumer.startswith("debt:")]
+    assert found(cloud) == []
+    cloud.world.set_up(CINDER, True)
+    assert cloud.run(cloud.service.migrate("web", host="h2")) is JobState.DONE
+    assert cloud.run(cloud.service.confirm("web")) is JobState.DONE
+    with pytest.raises(Conflict, match=f"leftovers of ours .attachment {orphan}"):
+        cloud.inventory.remove_host("h1")
+    cloud.inventory.remove_host("h1", forgive_debts=True)
+    # The migration found it, and took it for its own: there is nothing to be settled any more.
+    assert (found(cloud), settle(cloud)) == ([], 0)
+    assert by_hand(cloud, CINDER, "attachment", orphan).attached
 
 
 def test_forgiven_debts_are_not_settled(cloud: Cloud) -> None:

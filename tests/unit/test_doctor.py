@@ -46,7 +46,7 @@ def test_a_new_cloud_is_clean(cloud: Cloud) -> None:
 @pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
 @pytest.mark.parametrize("host", ["h1", "h2"], ids=["same", "other"])
 def test_each_operation_leaves_it_clean(memory_path: Path, host: str, running: bool) -> None:
-    cloud = Cloud(memory_path).build(disks=("vda", "vdb"), running=running)
+    cloud = Cloud(memory_path).build(disks=("vda", "vdb"), running=running, volumes=("iscsi",))
     failing = cloud.service.resize("web", "big", host=host)
     cloud.world.fail(host, "define", "the host says no", ALWAYS)
     cloud.run(failing)
@@ -132,8 +132,8 @@ def _operations(cloud: Cloud) -> Iterator[Submitted]:
 
 
 def test_a_job_at_work_is_no_breach(memory_path: Path, slow_connection: str | None) -> None:
-    """What a job does between the look at the records and the look at a host is progress, nothing else."""
-    cloud = Cloud(memory_path, connection=slow_connection).build(disks=("vda", "vdb"))
+    """What a job does between the look at the records and the look at a host, or Cinder, is progress, nothing else."""
+    cloud = Cloud(memory_path, connection=slow_connection).build(disks=("vda", "vdb"), volumes=("rbd", "nfs"))
     cloud.world.set_speed(transfer_seconds=0.2)
     ended = threading.Event()
     reports: list[Report] = []
@@ -169,7 +169,7 @@ def test_debts_and_silent_hosts_are_named_and_no_breach(cloud: Cloud) -> None:
         "disk web-vda.qcow2 on h1",
         "disk web-vdb.qcow2 on h1",
     }
-    assert list(report.silent) == ["h1"]
+    assert list(report.silent) == ["host h1"]
     assert not report.complete
     # The host is back, with what it still has: a debt is a debt until it is settled.
     cloud.world.set_up("h1", True)
@@ -181,7 +181,7 @@ def test_a_host_whose_pool_is_gone_is_not_examined(cloud: Cloud) -> None:
     cloud.world.fail("h2", "volumes", "the pool is not active", ALWAYS)
     report = examine(cloud)
     assert report.breaches == ()
-    assert "the pool is not active" in report.silent["h2"]
+    assert "the pool is not active" in report.silent["host h2"]
 
 
 def test_what_was_never_ours_is_none_of_our_business(cloud: Cloud) -> None:

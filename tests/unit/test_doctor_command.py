@@ -14,6 +14,7 @@ from resizeflow.doctor import Doctor
 from resizeflow.doctor.restore import LEAP
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Mark
+from resizeflow.drivers.simulator.cinder import CINDER
 from resizeflow.errors import Conflict
 from resizeflow.handover import LeaseLost
 from resizeflow.persistence.events import broken_link
@@ -119,7 +120,30 @@ def test_debts_and_silent_hosts_are_listed(cloud: Cloud, console: Console) -> No
     ]
     table = console.type("doctor")
     assert table.code == 0
-    assert table.out.endswith("Every invariant holds. Not examined, as it does not answer: h1.\n")
+    assert table.out.endswith("Every invariant holds. Not examined: host h1.\n")
+
+
+def test_cinder_is_named_when_it_is_silent_and_when_it_has_debts(memory_path: Path) -> None:
+    cloud = Cloud(memory_path).build(volumes=("nfs",))
+    console = Console(cloud.folder / "resizeflow.conf")
+    orphan = by_hand(cloud, CINDER, "create_attachment", cloud.volumes[0], cloud.uuid)
+    console.type("doctor").refused(3, "1 breach")
+    rolled = cloud.service.resize("web", "big", host="h2")
+    cloud.service.rollback(rolled.migration_id)
+    assert cloud.run(rolled) is JobState.DONE
+    if by_hand(cloud, CINDER, "attachment", orphan) is None:
+        orphan = by_hand(cloud, CINDER, "create_attachment", cloud.volumes[0], cloud.uuid)
+    assert [(row["kind"], row["repair"]) for row in console.type("doctor", "-f", "json").json] == [
+        ("breach", "it is recorded as a debt: a worker deletes it, if it is still blank")
+    ]
+    cloud.world.set_up(CINDER, False)
+    table = console.type("doctor")
+    assert table.code == 0
+    assert table.out.endswith("Every invariant holds. Not examined: Cinder.\n")
+    cloud.world.set_up(CINDER, True)
+    cloud.release()
+    assert [row["kind"] for row in console.ask("doctor", "--repair")] == ["repaired"]
+    assert by_hand(cloud, CINDER, "attachment", orphan) is None
 
 
 def test_two_running_copies_call_for_a_person(cloud: Cloud, console: Console) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -12,7 +13,8 @@ from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Mark
-from resizeflow.drivers.hypervisor import VolumeSpec
+from resizeflow.drivers.hypervisor import SecretSpec, VolumeSpec
+from resizeflow.drivers.secret import Secret
 from resizeflow.persistence.models import (
     Disk,
 )
@@ -198,6 +200,44 @@ def test_6_in_an_open_migration_nothing_is_left_over(cloud: Cloud) -> None:
         assert tx.debts.open() == []
 
 
+def make_secret(cloud: Cloud, host: str, migration_id: str) -> str:
+    uuid = str(uuid4())
+    by_hand(cloud, host, "define_secret", SecretSpec(uuid, "iscsi", migration_id, Secret(b"Geh3im")))
+    return uuid
+
+
+def test_6_a_secret_that_a_migration_left(cloud: Cloud) -> None:
+    job = rolled_back(cloud)
+    before = cloud.state()
+    secret = make_secret(cloud, "h2", job.migration_id)
+    assert found(cloud) == [(6, f"secret {secret} on h2")]
+    doctor(cloud).repair("doctor, says test")
+    assert [debt.subject for debt in doctor(cloud).examine().debts] == [f"secret {secret} on h2"]
+    # It takes no disk, so it holds none.
+    assert cloud.state()["tables"]["allocations"] == before["tables"]["allocations"]
+    repair(cloud)
+    assert found(cloud) == []
+    assert cloud.state()["world"] == before["world"]
+
+
+def test_6_a_secret_that_is_needed_or_somebody_elses(cloud: Cloud) -> None:
+    secret = make_secret(cloud, "h1", UNKNOWN)
+    check_left_to_people(cloud, [(6, f"secret {secret} on h1")])
+    disk = (
+        f"<disk type='network' device='disk'><source protocol='iscsi' name='iqn:x/1'><auth username='u'>"
+        f"<secret type='iscsi' uuid='{secret}'/></auth></source><target dev='vdz'/></disk></devices>"
+    )
+    xml = xml_of(cloud, "h1")
+    by_hand(cloud, "h1", "destroy", cloud.uuid)
+    by_hand(cloud, "h1", "define", xml.replace("</devices>", disk))
+    assert found(cloud) == []
+    by_hand(cloud, "h1", "define", xml)
+    by_hand(cloud, "h1", "undefine_secret", secret)
+    job = cloud.service.resize("web", "big", host="h2")
+    make_secret(cloud, "h2", job.migration_id)
+    assert found(cloud) == []
+
+
 # --- 7: size and disks -----------------------------------------------------------------------------------
 
 
@@ -238,6 +278,20 @@ def test_7_a_disk_that_is_too_small_or_missing(cloud: Cloud) -> None:
     assert found(cloud) == [(7, "disk vda of web"), (7, "instance web")]
     sql(cloud, sa.update(Disk).values(capacity=2**30, volume="gone.qcow2"))
     assert found(cloud) == [(7, "disk vda of web")]
+
+
+def test_7_a_machine_that_boots_from_a_volume_has_no_root_disk(memory_path: Path) -> None:
+    cloud = Cloud(memory_path).build(disks=(), volumes=("nfs",), boot_volume=True, running=False)
+    assert found(cloud) == []
+    resized(cloud, kept=True)
+    path = cloud.world.create_volume("h2", "stray.raw", 2**31, "made:stray")
+    root = {"role": "root", "volume": "stray.raw", "path": path, "format": "raw", "capacity": 2**31}
+    with cloud.database.read() as tx:
+        instance_id = tx.instances.get("web").id
+    sql(cloud, sa.insert(Disk).values(instance_id=instance_id, device="vdb", **root))
+    [defined, counted] = [breach for breach in breaches(cloud) if breach.invariant == 7]
+    assert (defined.subject, defined.found) == ("disk vdb of web", "defined as nothing on h2")
+    assert (counted.found, counted.expected) == ("2 GiB of root disk", "0 GiB, flavor big")
 
 
 def test_7_the_way_back_of_a_finished_resize(cloud: Cloud) -> None:

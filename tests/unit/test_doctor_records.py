@@ -21,6 +21,7 @@ from resizeflow.persistence.models import (
     Instance,
     Job,
     Migration,
+    Notification,
     Port,
     QuotaUsage,
     Reservation,
@@ -247,6 +248,8 @@ def test_9_a_log_that_was_changed(cloud: Cloud, plant: sa.Update | sa.Delete) ->
     assert all(breach.repair is None for breach in breaches(cloud))
 
 
+CEPH_KEY = "AQBGeh3imGeh3imGeh3imGeh3imGeh3imGeh3i==".replace("=", "") + "=="
+TOKEN = "gAAAAA" + "Geh3im" * 12
 GRAPHICS_XML = "<domain><devices><graphics type='vnc' passwd='Geh3im'/></devices></domain>"
 
 
@@ -257,8 +260,12 @@ GRAPHICS_XML = "<domain><devices><graphics type='vnc' passwd='Geh3im'/></devices
         (sa.update(Migration).values(dest_definition=GRAPHICS_XML.replace("'", '"')), "migration"),
         (sa.update(Migration).values(error="refused: passwd='Geh3im'"), "migration"),
         (sa.update(Job).values(reason='{"auth_password": "Geh3im"}'), "job"),
+        (sa.update(Job).values(reason="node.session.auth.password = Geh3im"), "job"),
+        (sa.update(Migration).values(error=f"rbd: error connecting with {CEPH_KEY}"), "migration"),
+        (sa.update(Job).values(reason="{'X-Auth-Token': 'Geh3im'}"), "job"),
+        (sa.update(Migration).values(verdicts={"h1": f"{TOKEN} has expired"}), "migration"),
     ],
-    ids=["definition", "destination", "error", "reason"],
+    ids=["definition", "destination", "error", "reason", "chap", "ceph", "header", "token"],
 )
 def test_10_a_secret_at_rest(cloud: Cloud, plant: sa.Update, subject: str) -> None:
     job = resized(cloud)
@@ -267,6 +274,13 @@ def test_10_a_secret_at_rest(cloud: Cloud, plant: sa.Update, subject: str) -> No
     [breach] = breaches(cloud)
     assert (breach.invariant, breach.subject, breach.repair) == (10, f"{subject} {key}", None)
     assert "Geh3im" not in str(breach)
+
+
+def test_10_a_secret_in_a_notification(cloud: Cloud) -> None:
+    resized(cloud)
+    sql(cloud, sa.update(Notification).where(Notification.seq == 1).values(payload={"auth_password": "Geh3im"}))
+    [breach] = breaches(cloud)
+    assert (breach.invariant, breach.subject.split()[0]) == (10, "notification")
 
 
 def test_10_a_secret_in_the_log(cloud: Cloud) -> None:

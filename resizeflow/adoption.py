@@ -6,31 +6,39 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from resizeflow import rules
+from resizeflow import rules, volumes
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Definition, Disk
-from resizeflow.drivers.hypervisor import DomainFacts, DriverError, PowerState, VolumeFacts
-from resizeflow.errors import Conflict, NotFound, RuleError
-from resizeflow.gate import HostAway, Looks
+from resizeflow.drivers.hypervisor import DomainFacts, PowerState, VolumeFacts
+from resizeflow.drivers.interface import DriverError
+from resizeflow.errors import CinderConnectionFailed, Conflict, NotFound, RuleError
+from resizeflow.gate import CinderAway, HostAway, Looks
 from resizeflow.persistence import models
 from resizeflow.persistence.hosts import Amount, instance_consumer
-from resizeflow.persistence.models import GIB, Binding, Flavor, Host, Instance, Port
+from resizeflow.persistence.models import GIB, Binding, Flavor, Host, Instance, Port, Volume
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import VmState
+from resizeflow.volumes import AttachedVolume
 
 
 @dataclass(frozen=True)
 class Found:
-    """A domain that can be adopted: its definition, and the volumes and roles of its disks, by device."""
+    """A domain that can be adopted: its definition, the files and roles of its local disks, by device, its volumes."""
 
     domain: DomainFacts
     machine: Definition
-    volumes: Mapping[str, VolumeFacts]
+    files: Mapping[str, VolumeFacts]
     roles: Mapping[str, str]
+    volumes: tuple[AttachedVolume, ...]
 
     def of_role(self, role: str) -> list[VolumeFacts]:
-        """The volumes of one role."""
-        return [self.volumes[device] for device, own in self.roles.items() if own == role]
+        """The files of one role."""
+        return [self.files[device] for device, own in self.roles.items() if own == role]
+
+    @property
+    def volume_backed(self) -> bool:
+        """Whether its root disk is a volume."""
+        return "root" not in self.roles.values()
 
 
 def examine(looks: Looks, host: Host, name: str, *, swap: str | None = None) -> Found:
@@ -39,7 +47,7 @@ def examine(looks: Looks, host: Host, name: str, *, swap: str | None = None) -> 
     try:
         hypervisor = looks.host(host, patience=0)
         domains = hypervisor.domains()
-        volumes = {volume.path: volume for volume in hypervisor.volumes(host.pool)}
+        files = {file.path: file for file in hypervisor.volumes(host.pool)}
     except HostAway as error:
         raise Conflict(f"The {error}. Nothing was changed.") from None
     except DriverError as error:
@@ -52,9 +60,10 @@ def examine(looks: Looks, host: Host, name: str, *, swap: str | None = None) -> 
     rules.movable(domain)
     machine = definition.read(domain.inactive_xml)
     others = {path for other in domains if other.uuid != domain.uuid for path in _files(other)}
-    _require_movable(host, machine, volumes, others)
-    local = {disk.device: volumes[disk.path] for disk in machine.disks if disk.path}
-    return Found(domain, machine, local, _roles(machine, local, swap))
+    _require_movable(host, machine, files, others)
+    local = {disk.device: files[disk.path] for disk in machine.disks if disk.path}
+    roles = _roles(machine, local, swap)
+    return Found(domain, machine, local, roles, _volumes(looks, domain))
 
 
 def _files(domain: DomainFacts) -> set[str]:
@@ -62,53 +71,60 @@ def _files(domain: DomainFacts) -> set[str]:
     return {disk.path for xml in xmls for disk in definition.read(xml).disks if disk.path}
 
 
-def _roles(machine: Definition, volumes: Mapping[str, VolumeFacts], swap: str | None) -> dict[str, str]:
-    """What each disk is for: the first one is the root disk, what cannot be written the config drive."""
-    roles = {}
+def _volumes(looks: Looks, domain: DomainFacts) -> tuple[AttachedVolume, ...]:
+    try:
+        return volumes.examine(looks, domain.inactive_xml, patience=0)
+    except CinderAway as error:
+        raise CinderConnectionFailed(f"{domain.name} has volumes, and {str(error).rstrip('.')}.") from None
+
+
+def _roles(machine: Definition, files: Mapping[str, VolumeFacts], swap: str | None) -> dict[str, str]:
+    """What each local disk is for: what cannot be written is the config drive, the first of the others the root disk,
+    unless a volume comes before it."""
+    roles: dict[str, str] = {}
+    has_root = False
     for disk in machine.disks:
-        if (volume := volumes.get(disk.device)) is None:
-            continue
-        if disk.kind == "cdrom" or (disk.readonly and volume.capacity <= rules.CONFIG_DRIVE_BYTES):
+        if (file := files.get(disk.device)) is None:
+            has_root = has_root or disk.network  # else it is an empty drive
+        elif disk.kind == "cdrom" or (disk.readonly and file.capacity <= rules.CONFIG_DRIVE_BYTES):
             roles[disk.device] = "config"
-        elif "root" not in roles.values():
-            roles[disk.device] = "root"
+        elif not has_root:
+            roles[disk.device], has_root = "root", True
         else:
             roles[disk.device] = "swap" if disk.device == swap else "ephemeral"
-    if "root" not in roles.values():
-        raise RuleError(f"{machine.name} has no local disk: there is nothing that a resize could move.")
+    if not has_root:
+        raise RuleError(f"{machine.name} has no disk: there is nothing that a resize could move.")
     if swap and roles.get(swap) != "swap":
         raise RuleError(f"{machine.name} has no disk {swap} that could be its swap disk.")
     return roles
 
 
-def _require_movable(host: Host, machine: Definition, volumes: Mapping[str, VolumeFacts], others: set[str]) -> None:
+def _require_movable(host: Host, machine: Definition, files: Mapping[str, VolumeFacts], others: set[str]) -> None:
     """`others` are the files that other domains of the host use."""
     for disk in machine.disks:
-        if disk.network:
-            raise RuleError(f"Disk {disk.device} is a network disk: machines with volumes cannot be adopted yet.")
         if disk.path is None:
             continue
         if disk.kind != "disk":
-            _require_config_drive(disk, volumes)
-        elif disk.path not in volumes:
+            _require_config_drive(disk, files)
+        elif disk.path not in files:
             raise RuleError(
                 f"Disk {disk.device} ({disk.path}) is not in pool {host.pool} of host {host.name}, or the host cannot "
                 "see it: move the file into the pool."
             )
         if disk.path in others:
             raise RuleError(f"{disk.device} ({disk.path}) is another domain's as well: detach it from one of them.")
-        rules.format_as_defined(machine.name, disk, volumes[disk.path])
+        rules.format_as_defined(machine.name, disk, files[disk.path])
     for nic in machine.nics:
         if nic.bridge is None:
             raise RuleError(f"NIC {nic.mac} is not plugged into a bridge by name ({nic.kind}): only bridges can move.")
 
 
-def _require_config_drive(disk: Disk, volumes: Mapping[str, VolumeFacts]) -> None:
+def _require_config_drive(disk: Disk, files: Mapping[str, VolumeFacts]) -> None:
     """A CD in a drive goes along as the machine's config drive if it is small and in the pool."""
-    volume = volumes.get(disk.path or "")
-    if disk.kind != "cdrom" or volume is None:
+    file = files.get(disk.path or "")
+    if disk.kind != "cdrom" or file is None:
         raise RuleError(f"{disk.device} has {disk.path} inserted, which another host does not have: eject it.")
-    if volume.capacity > rules.CONFIG_DRIVE_BYTES:
+    if file.capacity > rules.CONFIG_DRIVE_BYTES:
         raise RuleError(
             f"{disk.device} has {disk.path} inserted, which with more than {rules.CONFIG_DRIVE_BYTES // rules.MIB} MiB "
             "is no config drive: eject it."
@@ -129,18 +145,28 @@ def store(tx: Transaction, host: Host, found: Found, project: str, defaults: Map
         host_id=host.id,
         flavor_id=flavor.id,
         vm_state=VmState.ACTIVE if found.domain.state is PowerState.RUNNING else VmState.STOPPED,
+        volume_backed=found.volume_backed,
         created_at=tx.now(),
         launched_at=tx.now(),
         disks=[
             models.Disk(
                 device=device,
                 role=found.roles[device],
-                volume=volume.name,
-                path=volume.path,
-                format=volume.format,
-                capacity=volume.capacity,
+                volume=file.name,
+                path=file.path,
+                format=file.format,
+                capacity=file.capacity,
             )
-            for device, volume in found.volumes.items()
+            for device, file in found.files.items()
+        ],
+        volumes=[
+            Volume(
+                volume_id=volume.volume_id,
+                device=volume.device,
+                size_gb=volume.size_gb,
+                attachment_id=volume.attachment_id,
+            )
+            for volume in found.volumes
         ],
         ports=[
             Port(mac=nic.mac, bridge=nic.bridge or "", bindings=[Binding(host_id=host.id, active=True)])
@@ -149,14 +175,15 @@ def store(tx: Transaction, host: Host, found: Found, project: str, defaults: Map
     )
     instance.flavor, instance.host = flavor, tx.hosts.get(host.id)
     tx.session.add(instance)
-    tx.quotas.add_instance(project, flavor, defaults)
-    tx.hosts.allocate(host, instance_consumer(instance.id), Amount.of(flavor), force=True)
+    tx.quotas.add_instance(instance, defaults)
+    amount = Amount.of(flavor, volume_backed=instance.volume_backed)
+    tx.hosts.allocate(host, instance_consumer(instance.id), amount, force=True)
     return instance
 
 
 def _flavor(tx: Transaction, found: Found) -> Flavor:
     """The flavor of exactly the machine's size, made if there is none; disks count in whole GiB, swap in
-    MiB, rounded up; a config drive does not count."""
+    MiB, rounded up; a config drive does not count, nor do volumes."""
     size = {
         "vcpus": found.machine.vcpus,
         "memory_mb": found.machine.memory_mb,
@@ -176,4 +203,4 @@ def _flavor(tx: Transaction, found: Found) -> Flavor:
 
 
 def _size(found: Found, role: str, unit: int) -> int:
-    return sum(math.ceil(volume.capacity / unit) for volume in found.of_role(role))
+    return sum(math.ceil(file.capacity / unit) for file in found.of_role(role))

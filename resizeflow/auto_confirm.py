@@ -4,7 +4,8 @@ Through the same door and rules as a person's confirm. Passed over, and looked a
 - a locked machine (Nova confirms it as an administrator): a lock also keeps the way back;
 - one that is not RESIZED without a task, or has an unfinished job (Nova sets the migration to `error`, which closes
   both ways for ever: never here);
-- one whose source or destination does not answer: nobody is in a hurry, and a confirm now would leave debts;
+- one whose source or destination does not answer, or whose volumes' Cinder: nobody is in a hurry, and a confirm now
+  would leave debts, or wait;
 - one that somebody else decides just now.
 """
 
@@ -19,13 +20,14 @@ from oslo_db.exception import DBDuplicateEntry
 from resizeflow.config import Settings
 from resizeflow.decision import CONFIRM, decide
 from resizeflow.errors import ResizeflowError
-from resizeflow.gate import HostAway, Looks
+from resizeflow.gate import Away, Looks
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.jobs import database_now
 from resizeflow.persistence.models import Event, Instance, Job, Migration
 from resizeflow.persistence.moves import OPEN
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import JobState, MigrationStatus, OnCrash, VmState
+from resizeflow.volumes import usable
 
 _LAST_LINE = (
     sa.select(Event.at)
@@ -66,7 +68,7 @@ def queue_confirms(database: Database, looks: Looks, settings: Settings) -> int:
     window = settings.resize_confirm_window
     with database.read() as tx:
         come = [tx.migrations.get(key) for key, when in due(tx, window).items() if when <= _now(tx)]
-    return sum(_queue(database, migration, window) for migration in come if _both_answer(looks, migration))
+    return sum(_queue(database, migration, window) for migration in come if _all_answer(looks, migration))
 
 
 def _queue(database: Database, migration: Migration, window: float) -> bool:
@@ -86,10 +88,12 @@ def _now(tx: Transaction) -> datetime:
     return datetime.fromtimestamp(tx.session.scalar(sa.select(database_now())) or 0.0, UTC)
 
 
-def _both_answer(looks: Looks, migration: Migration) -> bool:
+def _all_answer(looks: Looks, migration: Migration) -> bool:
     try:
         for host in filter(None, (migration.source_host, migration.dest_host)):
             looks.host(host, patience=0).facts()
-    except HostAway:
+        if migration.volumes:
+            usable(looks, patience=0)
+    except Away:
         return False
     return True

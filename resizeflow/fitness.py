@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from resizeflow import volumes
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Definition
-from resizeflow.drivers.hypervisor import DriverError, HostFacts, Hypervisor
+from resizeflow.drivers.hypervisor import HostFacts, Hypervisor
+from resizeflow.drivers.interface import DriverError, Refused
 from resizeflow.errors import NoValidHost
 from resizeflow.gate import HostAway, Looks
 from resizeflow.persistence.models import Disk, Flavor, Host
@@ -29,13 +31,16 @@ class Machine:
     """What its disks take, and a copy of them will: all but swap space."""
     swap: int
     """What it is to have of swap space, which is made on every host, its own too."""
+    ceph_secrets: frozenset[str] = frozenset()
+    """The libvirt secrets without which a host cannot open its volumes. Those for iSCSI are made on each host."""
 
 
 def examine(
     looks: Looks, source: Host, uuid: str, bridges: list[str], *, disks: Sequence[Disk], new: Flavor
 ) -> Machine:
-    """Looks at the machine `uuid`, which has these `disks` by the records and is to get the flavor `new`. Raises
-    HostAway if the source does not answer, NoValidHost if it has no such machine that could be moved."""
+    """Looks at the machine `uuid`, which has these `disks` by the records and is to get the flavor `new`, and at its
+    volumes. Raises HostAway if the source does not answer, NoValidHost if it has no such machine that could be moved;
+    CinderAway, InvalidVolume."""
     there = looks.host(source)
     try:
         domain = there.domain(uuid)
@@ -46,11 +51,14 @@ def examine(
         taken = sum(volume.allocation for volume in there.volumes(source.pool) if volume.path in copied)
     except DriverError as error:
         raise NoValidHost(f"No valid host: {error}") from None
-    return Machine(source, domain.inactive_xml, machine, frozenset(bridges), taken, new.swap_mb * MIB)
+    secrets = [volume.secret for volume in volumes.examine(looks, domain.inactive_xml)]
+    ceph = frozenset(secret.uuid.lower() for secret in secrets if secret and secret.kind == "ceph")
+    return Machine(source, domain.inactive_xml, machine, frozenset(bridges), taken, new.swap_mb * MIB, ceph)
 
 
 def why_unfit(looks: Looks, machine: Machine, host: Host) -> str | None:
-    """What a look at a host has against it, in one clause; None if nothing."""
+    """What a look at a host has against it, in one clause; None if nothing. Raises HostAway if the source is needed and
+    does not answer."""
     there = looks.host(host, patience=0)
     elsewhere = host.id != machine.source.id
     try:
@@ -59,10 +67,15 @@ def why_unfit(looks: Looks, machine: Machine, host: Host) -> str | None:
         there.check_cpu(machine.xml)
         return (
             (_clash(there, machine.definition) if elsewhere else None)
+            or (_no_secret(looks, there, machine) if elsewhere and machine.ceph_secrets else None)
             or _no_space(there, host, HEADROOM + machine.swap + (machine.disks if elsewhere else 0))
             or (_no_way(host, looks.settings.transfer) if elsewhere else None)
         )
-    except (HostAway, DriverError) as error:
+    except HostAway as error:
+        if error.host.id != host.id:
+            raise
+        return str(error).rstrip(".")
+    except DriverError as error:
         return str(error).rstrip(".")
 
 
@@ -80,6 +93,19 @@ def _clash(there: Hypervisor, machine: Definition) -> str | None:
     for other in there.domains():
         if machine.uuid == other.uuid or machine.name == other.name:
             return f"it has a domain {other.name} ({other.uuid}) already"
+    return None
+
+
+def _no_secret(looks: Looks, there: Hypervisor, machine: Machine) -> str | None:
+    """A secret that it lacks is copied from the source, if that tells its value."""
+    source = looks.host(machine.source)
+    for uuid in sorted(machine.ceph_secrets - {secret.uuid for secret in there.secrets()}):
+        try:
+            readable = source.secret_value(uuid) is not None
+        except Refused:
+            readable = False
+        if not readable:
+            return f"it has no libvirt secret {uuid}, and {machine.source.name}'s cannot be read: define it there"
     return None
 
 

@@ -43,7 +43,7 @@ def _state(host: Host | sa.Row[Any], properties: Properties, moves: int = 0) -> 
 
 def request_for(tx: Transaction, instance: Instance, new: Flavor, target_id: str | None, settings: Settings) -> Request:
     """What a move of a machine to a flavor needs on another host, and on its own (docs/architecture.md)."""
-    before, after = Amount.of(instance.flavor), Amount.of(new)
+    before, after = (Amount.of(flavor, volume_backed=instance.volume_backed) for flavor in (instance.flavor, new))
     group = instance.group_name
     return Request(
         vcpus=after.vcpus,
@@ -63,7 +63,7 @@ def request_for(tx: Transaction, instance: Instance, new: Flavor, target_id: str
 
 def choose(database: Database, looks: Looks, instance_id: str, new: Flavor, target_id: str | None) -> Selection:
     """The scheduler's decision for a machine and its new flavor, with looks at the best hosts. Raises NoValidHost;
-    HostAway if the source does not answer."""
+    HostAway if the source does not answer; CinderAway, InvalidVolume."""
     with database.read() as tx:
         instance = tx.instances.get(instance_id)
         request = request_for(tx, instance, new, target_id, looks.settings)

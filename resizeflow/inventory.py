@@ -12,7 +12,8 @@ from oslo_db.exception import DBDuplicateEntry
 from resizeflow import adoption
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
-from resizeflow.drivers.hypervisor import DriverError, HostFacts, PoolFacts
+from resizeflow.drivers.hypervisor import HostFacts, PoolFacts
+from resizeflow.drivers.interface import DriverError
 from resizeflow.errors import Conflict, RuleError, UsageError
 from resizeflow.gate import Connections, HostAway, Looks
 from resizeflow.persistence import recount
@@ -254,8 +255,8 @@ class Inventory:
     # --- instances ---------------------------------------------------------------------------------------
 
     def adopt(self, host: str, domain: str, *, project: str = "default", swap: str | None = None) -> Instance:
-        """Brings a libvirt domain under management: its flavor found or made, its NICs as ports, its disks. `swap` is
-        the device that is its swap disk."""
+        """Brings a libvirt domain under management: its flavor found or made, its NICs as ports, its disks and
+        Cinder volumes. `swap` is the device that is its swap disk."""
         with self.database.read() as tx:
             row = tx.hosts.get(host)
         found = adoption.examine(self.looks, row, domain, swap=swap)

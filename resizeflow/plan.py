@@ -11,6 +11,7 @@ from resizeflow.drivers import definition
 from resizeflow.flows import TASKS
 from resizeflow.persistence.models import Disk, Flavor, Host, Instance
 from resizeflow.scheduler import Selection
+from resizeflow.volumes import AttachedVolume
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class PlannedDisk:
 
 @dataclass(frozen=True)
 class Plan:
-    """A dry run's answer. `steps` and `checks` are sentences in order; `downtime` what the outage consists of."""
+    """A dry run's answer. `steps` and `checks` are sentences in order; `downtime` what the outage consists of. Of
+    `volumes` nothing moves: Cinder attaches them to the destination."""
 
     instance: str
     kind: str
@@ -39,6 +41,8 @@ class Plan:
     destination: str
     verdicts: dict[str, str]
     disks: Sequence[PlannedDisk]
+    volumes: Sequence[AttachedVolume]
+    volume_backed: bool
     bytes_to_move: int
     checks: Sequence[str]
     steps: Sequence[tuple[str, str]]
@@ -47,9 +51,10 @@ class Plan:
 
 CHECKS = (
     "rules: state, lock, flavor, disks not smaller, nothing that cannot move",
+    "volumes: Cinder answers; each is in use, attached to this machine once, and opened by QEMU itself",
     "quota: what the new flavor needs more is free",
     "host: enabled, zone, traits, aggregates, server group, room by the allocation ratios; it answers",
-    "destination: machine type, guest type, CPU, bridges, pool with room for the bytes, no clash of names",
+    "destination: machine and guest type, CPU, bridges, secrets of volumes, room in the pool, no clash of names",
 )
 
 
@@ -65,6 +70,7 @@ def make(
     disks: Sequence[Disk],
     allocations: dict[str, int],
     *,
+    volumes: Sequence[AttachedVolume],
     xml: str,
     running: bool,
     way: str,
@@ -85,10 +91,10 @@ def make(
         for disk in disks
     ]
     if new.swap_mb and not any(disk.role == "swap" for disk in disks):
-        root = next(disk.device for disk in disks if disk.role == "root")
-        device = definition.free_device(xml, beside=root)
+        device = definition.free_device(xml, beside=definition.read(xml).first_disk)
         planned.append(PlannedDisk(device, "swap", 0, 0, new.swap_mb * rules.MIB, "made anew"))
-    bytes_to_move = sum(disk.allocation for disk in planned if disk.way == way)
+    copied = [disk.allocation for disk in planned if disk.way == way]
+    bytes_to_move = sum(copied)
     return Plan(
         instance=instance.name,
         kind="migration" if new.id == instance.flavor_id else "resize",
@@ -98,10 +104,12 @@ def make(
         destination=selection.host.name,
         verdicts=selection.verdicts,
         disks=planned,
+        volumes=volumes,
+        volume_backed=instance.volume_backed,
         bytes_to_move=bytes_to_move,
         checks=CHECKS,
         steps=steps_of("resize_v1"),
-        downtime=_downtime(running, same, bytes_to_move, shutdown_timeout, bandwidth),
+        downtime=_downtime(running, _copy(same, copied, bandwidth), shutdown_timeout),
     )
 
 
@@ -118,11 +126,16 @@ def _new_capacity(old: Flavor, new: Flavor, disk: Disk, disks: Sequence[Disk]) -
     return rules.new_capacity(old, new, disk.role, first_ephemeral=disk.device == first, actual=disk.capacity)
 
 
-def _downtime(running: bool, same: bool, bytes_to_move: int, shutdown_timeout: float, bandwidth: int) -> list[str]:
+def _copy(same: bool, copied: Sequence[int], bandwidth: int) -> str:
+    if same:
+        return "no copy: the disks stay where they are"
+    if not copied:
+        return "no copy: its disks are volumes"
+    limit = f" at no more than {bandwidth >> 20} MiB/s per disk" if bandwidth else ""
+    return f"the copy of {sum(copied) >> 20} MiB{limit}"
+
+
+def _downtime(running: bool, copy: str, shutdown_timeout: float) -> list[str]:
     if not running:
         return ["none: the machine is off and stays off"]
-    copy = "no copy: the disks stay where they are"
-    if not same:
-        limit = f" at no more than {bandwidth >> 20} MiB/s per disk" if bandwidth else ""
-        copy = f"the copy of {bytes_to_move >> 20} MiB{limit}"
     return [f"a clean shutdown, at most {shutdown_timeout:g} s", copy, "a boot on the destination"]

@@ -6,28 +6,31 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from oslo_db.exception import DBDuplicateEntry
 
-from resizeflow import plan, rules
+from resizeflow import plan, rules, volumes
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
 from resizeflow.decision import CONFIRM, REMOVE, REVERT, Way, decidable, decide, give_up, undecidable
-from resizeflow.drivers.hypervisor import PowerState
-from resizeflow.errors import Conflict, InstanceUpdateConflict, InvalidMigrationState, OverQuota
+from resizeflow.drivers.hypervisor import DomainFacts, PowerState
+from resizeflow.errors import Conflict, InstanceUpdateConflict, InvalidMigrationState, InvalidVolume, OverQuota
 from resizeflow.fleet import choose
-from resizeflow.gate import Connections, HostAway, Looks
+from resizeflow.gate import CinderAway, Connections, HostAway, Looks
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.models import Flavor, Host, Instance, Job, Migration
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.rules import BEFORE_LOOKING, RULES, Decision, Move
 from resizeflow.rules.discarding import answers_or_is_fenced
 from resizeflow.rules.removal import REMOVING
+from resizeflow.rules.request import Request
 from resizeflow.scheduler import Selection
 from resizeflow.states import JobState, MigrationStatus, OnCrash, TaskState
 from resizeflow.tasks.base import destination
 from resizeflow.tasks.removal import forget
 
+R = TypeVar("R", bound=Request)
 ONLY_FORWARD = frozenset({"confirm_v1", "remove_v1", "settle_v1"})
 """Flows that are never turned back by a person."""
 
@@ -82,6 +85,7 @@ class Service:
             selection,
             disks,
             allocations,
+            volumes=move.volumes,
             xml=move.machine.inactive_xml,
             running=move.machine.state is PowerState.RUNNING,
             way="host to host" if direct else "through the worker",
@@ -110,8 +114,23 @@ class Service:
             move = replace(move, domain=self.looks.host(row.host, patience=0).domain(row.id))
         except HostAway as error:
             move = replace(move, away=str(error))
+        if move.domain is not None:
+            move = self._with_volumes(move, move.domain)
         rules.check(move, RULES)
         return move
+
+    def _with_volumes(self, request: R, domain: DomainFacts | None) -> R:
+        """A request with a look at the volumes that a domain has now; without a domain, only at whether Cinder answers.
+        A machine that has none needs no Cinder."""
+        try:
+            if domain is not None:
+                return replace(request, volumes=volumes.examine(self.looks, domain.inactive_xml, patience=0))
+            volumes.usable(self.looks, patience=0)
+        except CinderAway as error:
+            return replace(request, cinder_away=str(error))
+        except InvalidVolume as error:
+            return replace(request, bad_volume=error)
+        return request
 
     def _move(self, tx: Transaction, name: str, flavor: str | None, host: str | None, *, lock: bool = False) -> Move:
         """What the records say about a request. Raises InstanceNotFound."""
@@ -131,7 +150,7 @@ class Service:
 
     def _over_quota(self, tx: Transaction, row: Instance, new: Flavor) -> OverQuota | None:
         try:
-            tx.quotas.would_fit(row.project_id, row.flavor, new, self.settings.quota)
+            tx.quotas.would_fit(row, new, self.settings.quota)
         except OverQuota as error:
             return error
         return None
@@ -150,13 +169,16 @@ class Service:
             ) from None
 
     def _choose(self, move: Move) -> Selection:
-        """The scheduler's choice now. Raises NoValidHost, ServiceUnavailable."""
+        """The scheduler's choice now. Raises NoValidHost, ServiceUnavailable, CinderConnectionFailed, InvalidVolume."""
         target_id = move.target.id if move.target else None
         try:
             return choose(self.database, self.looks, move.instance.id, move.new, target_id)
         except HostAway as error:
             # The machine's own: it has gone since the rules were asked.
             rules.check(replace(move, away=str(error)), RULES)
+            raise
+        except CinderAway as error:
+            rules.check(replace(move, cinder_away=str(error)), RULES)
             raise
 
     def _policy(self, on_crash: OnCrash | None) -> OnCrash:
@@ -185,6 +207,7 @@ class Service:
             old_flavor_id=row.flavor_id,
             new_flavor_id=new.id,
             old_vm_state=row.vm_state,
+            volume_backed=row.volume_backed,
             verdicts=selection.verdicts,
             created_at=tx.now(),
             old_flavor=row.flavor,
@@ -209,8 +232,8 @@ class Service:
         return self._decide(instance, CONFIRM, OnCrash.RESUME)
 
     def revert(self, instance: str, *, on_crash: OnCrash | None = None, discard_writes: bool = False) -> Submitted:
-        """Accepts the revert of a finished resize: the machine goes back, what it wrote since is discarded. With
-        `discard_writes` also of one that is past its pivot and cannot finish."""
+        """Accepts the revert of a finished resize: the machine goes back, what it wrote since is discarded, but
+        for what is on volumes. With `discard_writes` also of one that is past its pivot and cannot finish."""
         with self.database.read() as tx:
             migration = tx.migrations.open_for(tx.instances.get(instance).id)
         if discard_writes and migration is not None and migration.status is MigrationStatus.POST_MIGRATING:
@@ -221,6 +244,7 @@ class Service:
         with self.database.read() as tx:
             stuck = undecidable(tx, name)
         answers_or_is_fenced(stuck, *self._destination_of(stuck.resize))
+        self._require_volumes(stuck)
         with self._one_winner(name), self.database.write(point="job.submit") as tx:
             give_up(tx, name)
             job = decide(tx, name, REVERT, on_crash)
@@ -250,10 +274,23 @@ class Service:
 
     def _decide(self, name: str, way: Way, on_crash: OnCrash) -> Submitted:
         with self.database.read() as tx:
-            decidable(tx, name, way)
+            decision = decidable(tx, name, way)
+        self._require_volumes(decision)
         with self._one_winner(name), self.database.write(point="job.submit") as tx:
             job = decide(tx, name, way, on_crash)
             return Submitted(job.migration_id, job.id)
+
+    def _require_volumes(self, decision: Decision) -> None:
+        """Who decides a resize of volumes is told now what its job would wait for, or end by. Raises
+        CinderConnectionFailed, InvalidVolume."""
+        if not decision.resize.volumes:
+            return
+        host = destination(decision.resize)
+        try:
+            there = self.looks.host(host, patience=0).domain(decision.instance.id)
+        except HostAway:
+            there = None
+        rules.check(self._with_volumes(decision, there), rules.VOLUMES)
 
     # --- jobs in flight ----------------------------------------------------------------------------------
 

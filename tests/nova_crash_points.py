@@ -4,7 +4,7 @@
 
 kills a worker at each and writes what it saw into docs/nova-parity.md; `tests/unit/test_nova_crash_points.py` does the
 same and compares. The cloud is that of Nova's measurement in small: h1 is the source, h2 the destination, the machine
-is resized from 1 vCPU/512 MiB/1 GiB to 2/1024/2 and has one port. It has no volume: there is no Cinder driver yet.
+is resized from 1 vCPU/512 MiB/1 GiB to 2/1024/2 and has one port and one volume.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ from tests.seen import Seen, look
 PAGE = Path(__file__).parents[1] / "docs" / "nova-parity.md"
 MOMENTS_MARK, OUTCOMES_MARK = "nova-crash-moments", "nova-crash-outcomes"
 """The comments between which the page has the two tables."""
+
+
+VOLUMES = ("rbd",)
+"""The kinds of the machine's volumes."""
 
 
 @dataclass(frozen=True)
@@ -225,12 +229,27 @@ FINISHED = Seen(
     "h2, h1 kept",
     "runs: h2; disks: h1, h2",
     "2/1024/2",
+    "in-use at h2, 1 reserved",
 )
 CONFIRMED = Seen(
-    "ACTIVE; active/-; h2, 2/1024/2", "confirmed", "I=h2 2/1024/2", "h2", "runs: h2; disks: h2", "2/1024/2"
+    "ACTIVE; active/-; h2, 2/1024/2",
+    "confirmed",
+    "I=h2 2/1024/2",
+    "h2",
+    "runs: h2; disks: h2",
+    "2/1024/2",
+    "in-use at h2",
 )
-REVERTED = Seen("ACTIVE; active/-; h1, 1/512/1", "reverted", "I=h1 1/512/1", "h1", "runs: h1; disks: h1", "1/512/1")
-ROLLED_BACK = Seen("ACTIVE; active/-; h1, 1/512/1", "error", "I=h1 1/512/1", "h1", "runs: h1; disks: h1", "1/512/1")
+REVERTED = Seen(
+    "ACTIVE; active/-; h1, 1/512/1",
+    "reverted",
+    "I=h1 1/512/1",
+    "h1",
+    "runs: h1; disks: h1",
+    "1/512/1",
+    "in-use at h1",
+)
+ROLLED_BACK = replace(REVERTED, migration="error")
 
 DONE = {"resize": FINISHED, "confirm": CONFIRMED, "revert": REVERTED}
 TURNED_BACK = {"resize": ROLLED_BACK, "revert": FINISHED}
@@ -327,7 +346,7 @@ def wrong(cloud: Cloud, job: Submitted, expected: Seen) -> list[str]:
 
 def moment_row(moment: Moment, left: Seen) -> str:
     """How a moment of Nova's corresponds to ours, and what our kill leaves."""
-    state = f"{left.state}; {left.migration}; {left.allocations}; {left.guest}"
+    state = f"{left.state}; {left.migration}; {left.allocations}; {left.guest}; volume: {left.volume}"
     return _row(f"**{moment.name}**", moment.nova, moment.left, f"`{moment.point}`", moment.because, state)
 
 
@@ -368,7 +387,7 @@ def examine(folder: Path) -> Iterator[tuple[str, str, bool]]:
 
 def _new_cloud(folder: Path) -> Cloud:
     folder.mkdir()
-    return Cloud(folder).build()
+    return Cloud(folder).build(volumes=VOLUMES)
 
 
 def write_between(text: str, mark: str, content: str) -> str:

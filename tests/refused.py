@@ -11,12 +11,14 @@ import sqlalchemy as sa
 
 from resizeflow import errors
 from resizeflow.chaos.cloud import Cloud
+from resizeflow.drivers.simulator.cinder import CINDER
 from resizeflow.errors import Conflict, NotFound, ResizeflowError, RuleError, UsageError
 from resizeflow.gate import Connections, Looks
 from resizeflow.persistence.models import Base, Flavor, Host, Instance, Job
 from resizeflow.service import Submitted
 from resizeflow.settlement import queue_settlements
 from resizeflow.states import JobState, VmState
+from tests.with_volumes import add_volume, booting_from_volume
 
 Arrange = Callable[[Cloud], Submitted | None]
 
@@ -132,8 +134,71 @@ def full(cloud: Cloud) -> None:
     cloud.world.set_free_bytes("h2", 2**20)
 
 
+def volume(cloud: Cloud) -> None:
+    """The machine has a volume, attached while nobody looked."""
+    void(add_volume(cloud, cloud.uuid))
+
+
+def with_volume(cloud: Cloud) -> None:
+    """Another machine, not yet adopted, that boots from a volume."""
+    void(booting_from_volume(cloud))
+
+
+def no_cinder(cloud: Cloud) -> None:
+    config = cloud.folder / "resizeflow.conf"
+    config.write_text(config.read_text().replace("auth_type = noauth\n", ""))
+
+
+def refuse(place: str, method: str, words: str) -> Arrange:
+    return lambda cloud: cloud.world.fail(place, method, words, times=9)
+
+
+def another_attachment(cloud: Cloud) -> None:
+    """The machine's volume is attached to it twice."""
+    by_hand(
+        "INSERT INTO attachments (id, volume, instance, status, connection_info) "
+        "SELECT 'second', volume, instance, 'attached', connection_info FROM attachments"
+    )(cloud)
+
+
+def connection_info(old: str, new: str) -> Arrange:
+    return by_hand("UPDATE attachments SET connection_info = replace(connection_info, ?, ?)", old, new)
+
+
+def in_xml(old: str, new: str) -> Arrange:
+    """In the definition of the only domain that has it."""
+    return by_hand(
+        "UPDATE domains SET inactive_xml = replace(inactive_xml, ?, ?) WHERE instr(inactive_xml, ?)", old, new, old
+    )
+
+
+LOGIN = "Keystone does not accept the login: correct the credentials in section [cinder]"
+TOO_OLD = "Cinder speaks microversions up to 3.27, 3.44 is needed"
+VOLUMES: tuple[tuple[str, Arrange], ...] = (
+    ("is not known to Cinder", all_of(by_hand("DELETE FROM attachments"), by_hand("DELETE FROM cinder_volumes"))),
+    ("is error, not in-use", by_hand("UPDATE cinder_volumes SET status = 'error'")),
+    (
+        "an attachment to this machine that is attaching, not attached",
+        by_hand("UPDATE attachments SET status = 'attaching'"),
+    ),
+    (
+        "an attachment to this machine that is reserved, not attached",
+        by_hand("UPDATE attachments SET status = 'reserved'"),
+    ),
+    ("has no attachments to this machine", by_hand("UPDATE attachments SET instance = 'another'")),
+    ("has 2 attachments to this machine", another_attachment),
+    (
+        "is reserved by nobody",
+        all_of(by_hand("DELETE FROM attachments"), by_hand("UPDATE cinder_volumes SET status = 'reserved'")),
+    ),
+    ("by fibre_channel, which needs an agent", connection_info('"rbd"', '"fibre_channel"')),
+    ("it is encrypted", connection_info('"encrypted": false', '"encrypted": true')),
+    ("whose <serial> is no Cinder volume's id", in_xml("<serial>", "<serial>X-")),
+)
+"""What can be wrong with a machine's only volume, and how its refusal says it."""
+BLOCK = "<disk type='block' device='disk'><source dev='/dev/sdz'/><target dev='vdz' bus='virtio'/></disk>"
 TWO_CELLS = "<cpu><numa><cell id='0' cpus='0' memory='1'/><cell id='1' cpus='1' memory='1'/></numa></cpu><devices>"
-RESIZE, MIGRATE = "resize web --flavor big", "migrate web"
+RESIZE, MIGRATE, ADOPT = "resize web --flavor big", "migrate web", "instance adopt h1 db"
 REQUESTS = (
     # In the order of the rules, which is Nova's; then what the scheduler finds.
     Refusal("resize nobody --flavor big", errors.InstanceNotFound, "no managed instance 'nobody'"),
@@ -152,6 +217,13 @@ REQUESTS = (
     Refusal(MIGRATE, errors.ServiceUnavailable, "Nothing was changed", down("h1")),
     Refusal(RESIZE, errors.InstanceNotReady, "Host h1 has no domain web", by_hand("DELETE FROM domains")),
     Refusal(RESIZE, errors.InstanceInvalidState, "web is paused", by_hand("UPDATE domains SET state = 'paused'")),
+    Refusal(
+        RESIZE, errors.CinderConnectionFailed, "it has volumes, and no Cinder is configured", all_of(volume, no_cinder)
+    ),
+    Refusal(RESIZE, errors.CinderConnectionFailed, "Cinder does not answer", all_of(volume, down(CINDER))),
+    Refusal(MIGRATE, errors.CinderConnectionFailed, LOGIN, all_of(volume, refuse(CINDER, "service", LOGIN))),
+    Refusal(RESIZE, errors.CinderConnectionFailed, TOO_OLD, all_of(volume, refuse(CINDER, "service", TOO_OLD))),
+    Refusal(f"{RESIZE} --dry-run", errors.CinderConnectionFailed, "it has volumes", all_of(volume, down(CINDER))),
     Refusal("migrate web --host h1", errors.CannotMigrateToSameHost, "is on host h1 already"),
     Refusal("resize web --flavor big --host h9", errors.ComputeHostNotFound, "no host 'h9'"),
     Refusal("migrate web --host h9", errors.ComputeHostNotFound, "no host 'h9'"),
@@ -166,10 +238,17 @@ REQUESTS = (
         RESIZE,
         errors.FlavorImageConflict,
         "2 NUMA cells",
-        by_hand("UPDATE domains SET inactive_xml = replace(inactive_xml, ?, ?)", "<devices>", TWO_CELLS),
+        in_xml("<devices>", TWO_CELLS),
     ),
     Refusal(RESIZE, errors.MigrationPreCheckError, "1 snapshot(s)", by_hand("UPDATE domains SET snapshots = 1")),
     Refusal(MIGRATE, errors.MigrationPreCheckError, "managed save", by_hand("UPDATE domains SET managed_save = 1")),
+    Refusal(
+        RESIZE,
+        errors.MigrationPreCheckError,
+        "vdz is /dev/sdz, a block device of its host",
+        in_xml("<devices>", f"<devices>{BLOCK}"),
+    ),
+    *(Refusal(RESIZE, errors.InvalidVolume, told, all_of(volume, fault)) for told, fault in VOLUMES),
     Refusal(
         "resize web --flavor flatter",
         errors.ResizeError,
@@ -194,6 +273,9 @@ REQUESTS = (
     Refusal(f"{RESIZE} --dry-run", errors.TooManyInstances, "Quota exceeded for cores", over_quota),
     Refusal("migrate web --dry-run", errors.NoValidHost, "does not answer", down("h2")),
     Refusal("resize web --flavor big --host h2", errors.NoValidHost, "1 MiB free", full),
+    Refusal(
+        MIGRATE, errors.NoValidHost, "no libvirt secret", all_of(volume, by_hand("UPDATE secrets SET value = NULL"))
+    ),
     Refusal(MIGRATE, errors.NoValidHost, "no peer URI", all_of(row(Host, peer_uri=None), setting("transfer = direct"))),
     # Confirm and revert.
     Refusal("confirm nobody", errors.InstanceNotFound, "no managed instance"),
@@ -213,6 +295,8 @@ REQUESTS = (
         "nothing to confirm",
         row(Instance, vm_state=VmState.RESIZED),
     ),
+    Refusal("confirm web", errors.CinderConnectionFailed, "does not answer", all_of(volume, resized, down(CINDER))),
+    Refusal("revert web", errors.CinderConnectionFailed, "does not answer", all_of(volume, resized, down(CINDER))),
     # Jobs in flight, and past it.
     Refusal("migration resume {migration}", errors.InvalidMigrationState, "no job of it is left", resized),
     Refusal("migration rollback {migration}", errors.InvalidMigrationState, "no job of it is left", resized),
@@ -231,7 +315,17 @@ OTHERS = (
     Refusal("instance remove nobody", errors.InstanceNotFound, "no managed instance"),
     Refusal("instance remove web", errors.InstanceInvalidState, "its migration", resizing),
     Refusal("instance adopt h2 web", Conflict, "does not answer", down("h2")),
-    Refusal("instance adopt h1 db", errors.TooManyInstances, "Quota exceeded for cores", all_of(another, over_quota)),
+    Refusal(ADOPT, errors.TooManyInstances, "Quota exceeded for cores", all_of(another, over_quota)),
+    Refusal(
+        ADOPT,
+        errors.CinderConnectionFailed,
+        "db has volumes, and no Cinder is configured",
+        all_of(with_volume, no_cinder),
+    ),
+    Refusal(ADOPT, errors.CinderConnectionFailed, "Cinder does not answer", all_of(with_volume, down(CINDER))),
+    Refusal(ADOPT, errors.CinderConnectionFailed, LOGIN, all_of(with_volume, refuse(CINDER, "service", LOGIN))),
+    Refusal(ADOPT, errors.CinderConnectionFailed, TOO_OLD, all_of(with_volume, refuse(CINDER, "service", TOO_OLD))),
+    *(Refusal(ADOPT, errors.InvalidVolume, told, all_of(with_volume, fault)) for told, fault in VOLUMES),
     Refusal("instance adopt h9 web", NotFound, "no host 'h9'"),
     Refusal("instance adopt h1 nobody", NotFound, "has no domain 'nobody'"),
     Refusal("instance adopt h1 web", Conflict, "managed already"),

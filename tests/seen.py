@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from resizeflow.chaos.cloud import Cloud
-from resizeflow.persistence.models import Flavor
+from resizeflow.drivers.simulator.snapshots import SeenVolume
+from resizeflow.persistence.hosts import Amount
+from resizeflow.persistence.models import Instance
 from resizeflow.service import Submitted
 from resizeflow.states import VmState
 
@@ -16,7 +18,7 @@ STATUS = {VmState.RESIZED: "VERIFY_RESIZE", VmState.ACTIVE: "ACTIVE", VmState.ST
 @dataclass(frozen=True)
 class Seen:
     """The columns of Nova's measured crash points. Sizes are vCPUs/MiB/GiB; I is the instance's allocation, M the
-    migration's. There are no volumes before there is a Cinder driver."""
+    migration's. Of a volume: Cinder's word for it, where it is connected, and how many blank attachments keep it."""
 
     state: str
     migration: str
@@ -37,9 +39,7 @@ def look(cloud: Cloud, job: Submitted) -> Seen:
         instance = tx.instances.get(cloud.uuid)
         hosts = {host.id: host.name for host in tx.hosts.list()}
         status = "" if instance.task_state else f"{STATUS[instance.vm_state]}; "
-        state = (
-            f"{status}{instance.vm_state}/{instance.task_state or '-'}; {instance.host.name}, {_of(instance.flavor)}"
-        )
+        state = f"{status}{instance.vm_state}/{instance.task_state or '-'}; {instance.host.name}, {_of(instance)}"
         migration = str(tx.migrations.get(job.migration_id).status)
         held = sorted(
             f"{row.consumer[0].upper()}={hosts[row.host_id]} {row.vcpus}/{row.memory_mb}/{row.disk_gb}"
@@ -49,11 +49,19 @@ def look(cloud: Cloud, job: Submitted) -> Seen:
             (not binding.active, hosts[binding.host_id]) for port in instance.ports for binding in port.bindings
         )
     port = ", ".join(f"{name} kept" if inactive else name for inactive, name in bindings)
-    return Seen(state, migration, ", ".join(held), port, _guest(cloud), quota(cloud))
+    volume = "; ".join(_volume(cloud.world.cinder_volume(volume_id)) for volume_id in cloud.volumes) or "none"
+    return Seen(state, migration, ", ".join(held), port, _guest(cloud), quota(cloud), volume)
 
 
-def _of(flavor: Flavor) -> str:
-    return f"{flavor.vcpus}/{flavor.memory_mb}/{flavor.disk_gb}"
+def _volume(seen: SeenVolume) -> str:
+    hosts = [host for _machine, status, host in seen.attachments if status != "reserved"]
+    blank = len(seen.attachments) - len(hosts)
+    return f"{seen.status} at {' and '.join(hosts) or 'no host'}{f', {blank} reserved' if blank else ''}"
+
+
+def _of(instance: Instance) -> str:
+    amount = Amount.of(instance.flavor, volume_backed=instance.volume_backed)
+    return f"{amount.vcpus}/{amount.memory_mb}/{amount.disk_gb}"
 
 
 def _guest(cloud: Cloud) -> str:

@@ -31,7 +31,7 @@ def row_of(instance: Instance) -> dict[str, Any]:
 
 
 def details_of(tx: Transaction, instance: Instance) -> dict[str, Any]:
-    """All of it, with its disks, ports and open migration."""
+    """All of it, with its disks, volumes, ports and open migration."""
     migration = tx.migrations.open_for(instance.id)
     return {
         **row_of(instance),
@@ -44,6 +44,18 @@ def details_of(tx: Transaction, instance: Instance) -> dict[str, Any]:
                 for disk in instance.disks
             ]
         ),
+        "volumes": Lines(
+            [
+                {
+                    "device": volume.device,
+                    "volume": volume.volume_id,
+                    "gb": volume.size_gb,
+                    "attachment": volume.attachment_id,
+                }
+                for volume in instance.volumes
+            ]
+        ),
+        "volume_backed": instance.volume_backed,
         "ports": Lines([{"mac": port.mac, "bridge": port.bridge} for port in instance.ports]),
         "migration": Maybe(migration.id if migration else None),
         "migration_status": Maybe(str(migration.status) if migration else None),
@@ -60,7 +72,8 @@ class InstanceAdopt(ShowOne):
 
     Nothing is changed on the host. The machine gets the flavor of exactly its size, which is made
     if there is none, and is charged to its project's quota. Refused is what could not be moved: a
-    domain with snapshots, a managed save image, a host device, or a disk outside the host's pool.
+    domain with snapshots, a managed save image, a host device, a disk outside the host's pool that
+    is no Cinder volume either, or a volume that is not simply in use.
     """
 
     example = "resizeflow instance adopt h1 web-1 --project web-shop"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from resizeflow.commands.attachments import Attachments
 from resizeflow.commands.base import Command, Lines, Lister, Maybe, Moment, ShortId, ShowOne, one, table
 from resizeflow.commands.moving import Acting
 from resizeflow.commands.verdicts import Verdicts
@@ -96,6 +97,7 @@ def details_of(tx: Transaction, migration: Migration, window: float) -> dict[str
                 for disk in migration.disks
             ]
         ),
+        "volumes": Attachments(migration.volumes),
         "debts": Lines(
             [
                 {"kind": debt.kind, "object": debt.object, "host": tx.hosts.get(debt.host_id).name}

@@ -99,10 +99,11 @@ def policy(parsed_args: argparse.Namespace) -> OnCrash | None:
 class Resize(Acting):
     """Resize a machine to another flavor.
 
-    The machine is shut down, its disks go to the destination (or stay, if that is its own host), and
-    it starts there with the new size. Then look at it, and confirm or revert: until then the source
-    keeps everything that is needed to go back. If no worker is up, the command carries the resize out
-    itself and shows its progress; Ctrl-C puts it down, and it can be resumed or rolled back.
+    The machine is shut down, its disks go to the destination (or stay, if that is its own host), its
+    volumes are attached there, and it starts there with the new size. Then look at it, and confirm or
+    revert: until then the source keeps everything that is needed to go back. If no worker is up, the
+    command carries the resize out itself and shows its progress; Ctrl-C puts it down, and it can be
+    resumed or rolled back.
     """
 
     example = """
@@ -182,8 +183,9 @@ class Revert(Acting):
     """Go back from a finished resize.
 
     The machine starts again on its source with its old size and its old disks. What it has written
-    since the resize is discarded. With --discard-writes also from a resize that is past its point of
-    no return and cannot finish, because its destination died: once that answers or is fenced.
+    since the resize is discarded, but for what is on volumes. With --discard-writes also from a resize
+    that is past its point of no return and cannot finish, because its destination died: once that
+    answers or is fenced.
     """
 
     example = """

@@ -46,6 +46,17 @@ def as_data(plan: Plan) -> dict[str, Any]:
             }
             for disk in plan.disks
         ],
+        "volume_backed": plan.volume_backed,
+        "volumes": [
+            {
+                "device": volume.device,
+                "id": volume.volume_id,
+                "size_gb": volume.size_gb,
+                "bytes_to_move": 0,
+                "way": "reattached",
+            }
+            for volume in plan.volumes
+        ],
         "bytes_to_move": plan.bytes_to_move,
         "checks": list(plan.checks),
         "steps": [{"task": name, "does": does} for name, does in plan.steps],
@@ -103,11 +114,12 @@ def _hosts(plan: Plan) -> Table:
 def _sizes(plan: Plan) -> Table:
     grid = _grid()
     old, new = plan.old_flavor, plan.new_flavor
+    root = ("a volume", "a volume", "") if plan.volume_backed else (old.root_gb, new.root_gb, " GiB")
     rows = (
         ("flavor", old.name, new.name, ""),
         ("vCPUs", old.vcpus, new.vcpus, ""),
         ("memory", old.memory_mb, new.memory_mb, " MiB"),
-        ("root disk", old.root_gb, new.root_gb, " GiB"),
+        ("root disk", *root),
         ("ephemeral disk", old.ephemeral_gb, new.ephemeral_gb, " GiB"),
         ("swap", old.swap_mb, new.swap_mb, " MiB"),
     )
@@ -125,6 +137,9 @@ def _disks(plan: Plan) -> Table:
             size += f" → {megabytes(disk.new_capacity)}"
         moved = STAYS.get(disk.way) or f"{megabytes(disk.allocation)} to move, {disk.way}"
         grid.add_row("", f"{disk.device} ({disk.role})", size, moved)
+    for volume in plan.volumes:
+        moved = f"reattached, nothing to move: {volume.volume_id}"
+        grid.add_row("", f"{volume.device} (volume)", f"{volume.size_gb} GiB", moved)
     grid.add_row("", "together", megabytes(plan.bytes_to_move), "to move")
     return grid
 

@@ -7,7 +7,15 @@ from collections.abc import Iterator, Mapping
 from resizeflow.doctor.report import Breach
 from resizeflow.doctor.snapshot import Records
 from resizeflow.persistence import recount
-from resizeflow.persistence.hosts import Amount, debt_consumer, instance_consumer, migration_consumer, new_side
+from resizeflow.persistence.hosts import (
+    Amount,
+    debt_consumer,
+    instance_consumer,
+    left_behind,
+    migration_consumer,
+    new_side,
+    old_side,
+)
 from resizeflow.persistence.models import Migration
 from resizeflow.persistence.recount import Drift
 from resizeflow.states import TERMINAL, UNDECIDED, Direction
@@ -53,18 +61,18 @@ def allocations(records: Records) -> dict[tuple[str, str], Amount]:
         consumer = instance_consumer(instance.id)
         migration = records.open_migrations.get(instance.id)
         if migration is None:
-            expected[instance.host_id, consumer] = Amount.of(instance.flavor)
+            amount = Amount.of(instance.flavor, volume_backed=instance.volume_backed)
+            expected[instance.host_id, consumer] = amount
         elif _has_destination(records, migration, held):
             source = (migration.source_host_id, migration_consumer(migration.id))
-            expected[source] = Amount.of(migration.old_flavor)
+            expected[source] = old_side(migration)
             expected[migration.dest_host_id or "", consumer] = new_side(migration)
         else:
-            expected[migration.source_host_id, consumer] = Amount.of(migration.old_flavor)
+            expected[migration.source_host_id, consumer] = old_side(migration)
     for debt in records.debts:
         owner = records.migrations[debt.migration_id]
-        if owner.status in TERMINAL:
-            there = owner.new_flavor if debt.host_id == owner.dest_host_id else owner.old_flavor
-            expected[debt.host_id, debt_consumer(owner.id)] = Amount(0, 0, there.disk_gb)
+        if owner.status in TERMINAL and debt.holds_disk:
+            expected[debt.host_id, debt_consumer(owner.id)] = left_behind(owner, debt.host_id)
     return expected
 
 

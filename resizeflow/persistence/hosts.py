@@ -22,8 +22,9 @@ class Amount:
     disk_gb: int
 
     @classmethod
-    def of(cls, flavor: Flavor) -> Amount:
-        return cls(flavor.vcpus, flavor.memory_mb, flavor.disk_gb)
+    def of(cls, flavor: Flavor, *, volume_backed: bool) -> Amount:
+        """What a machine of a flavor takes."""
+        return cls(flavor.vcpus, flavor.memory_mb, flavor.local_gb(volume_backed=volume_backed))
 
 
 def instance_consumer(instance_id: str) -> str:
@@ -38,13 +39,24 @@ def debt_consumer(migration_id: str) -> str:
     return f"debt:{migration_id}"
 
 
+def old_side(migration: Migration) -> Amount:
+    """What the source holds until the migration is decided."""
+    return Amount.of(migration.old_flavor, volume_backed=migration.volume_backed)
+
+
 def new_side(migration: Migration) -> Amount:
     """What the new flavor adds: all of it on another host; on the same host only what exceeds the old flavor, but
     a whole second set of disks (docs/architecture.md: max for cpu and ram, the sum for disk)."""
-    old, new = Amount.of(migration.old_flavor), Amount.of(migration.new_flavor)
+    old, new = old_side(migration), Amount.of(migration.new_flavor, volume_backed=migration.volume_backed)
     if not migration.same_host:
         return new
     return Amount(max(new.vcpus - old.vcpus, 0), max(new.memory_mb - old.memory_mb, 0), new.disk_gb)
+
+
+def left_behind(migration: Migration, host_id: str) -> Amount:
+    """What leftovers of a migration go on taking of one of its hosts: the disk of that side."""
+    flavor = migration.new_flavor if host_id == migration.dest_host_id else migration.old_flavor
+    return Amount(0, 0, flavor.local_gb(volume_backed=migration.volume_backed))
 
 
 class Hosts:
@@ -160,16 +172,17 @@ class Hosts:
             instance_consumer(migration.instance_id),
         )
 
-    def keep_for_debt(self, migration: Migration, host: Host, disk_gb: int) -> None:
+    def keep_for_debt(self, migration: Migration, host: Host) -> None:
         """What cannot be removed from a host goes on taking its disk there."""
-        self.allocate(host, debt_consumer(migration.id), Amount(0, 0, disk_gb), force=True)
+        self.allocate(host, debt_consumer(migration.id), left_behind(migration, host.id), force=True)
 
     def settle_destination(self, migration: Migration, instance: Instance) -> None:
         """Confirmed: the source's allocation is released, the instance holds exactly its flavor."""
         self.lock(migration.source_host_id, instance.host_id)
         self.release(migration_consumer(migration.id))
         self.release(instance_consumer(instance.id))
-        self.allocate(instance.host, instance_consumer(instance.id), Amount.of(instance.flavor), force=True)
+        amount = Amount.of(instance.flavor, volume_backed=instance.volume_backed)
+        self.allocate(instance.host, instance_consumer(instance.id), amount, force=True)
 
     def _count(self, query: sa.Update, amount: Amount, sign: int) -> int:
         result = self.session.execute(

@@ -17,7 +17,15 @@ from oslo_db.exception import DBDuplicateEntry
 from sqlalchemy.orm import Session
 
 from resizeflow.errors import TooManyInstances
-from resizeflow.persistence.models import Flavor, Migration, QuotaClassLimit, QuotaLimit, QuotaUsage, Reservation
+from resizeflow.persistence.models import (
+    Flavor,
+    Instance,
+    Migration,
+    QuotaClassLimit,
+    QuotaLimit,
+    QuotaUsage,
+    Reservation,
+)
 
 RESOURCES = ("instances", "cores", "ram", "gigabytes")
 DEFAULT_CLASS = "default"
@@ -32,14 +40,25 @@ class Limit(NamedTuple):
     """`project`, `class` or `configuration`."""
 
 
-def charge(flavor: Flavor) -> dict[str, int]:
+def charge(flavor: Flavor, *, volume_backed: bool) -> dict[str, int]:
     """What one machine of a flavor counts for: machines, vCPUs, MiB of memory, GiB of local disk."""
-    return {"instances": 1, "cores": flavor.vcpus, "ram": flavor.memory_mb, "gigabytes": flavor.disk_gb}
+    local_gb = flavor.local_gb(volume_backed=volume_backed)
+    return {"instances": 1, "cores": flavor.vcpus, "ram": flavor.memory_mb, "gigabytes": local_gb}
 
 
-def growth(old: Flavor, new: Flavor) -> dict[str, int]:
-    """What the new flavor takes more than the old one: max(new - old, 0), of each resource where that is something."""
-    before, after = charge(old), charge(new)
+def charge_of(instance: Instance) -> dict[str, int]:
+    """What a machine counts for with the flavor that it has."""
+    return charge(instance.flavor, volume_backed=instance.volume_backed)
+
+
+def charges(migration: Migration) -> tuple[dict[str, int], dict[str, int]]:
+    """What the machine counts for with the old and with the new flavor."""
+    old, new = migration.old_flavor, migration.new_flavor
+    return charge(old, volume_backed=migration.volume_backed), charge(new, volume_backed=migration.volume_backed)
+
+
+def growth(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """What one charge is more than another: max(after - before, 0), of each resource where that is something."""
     return {name: after[name] - before[name] for name in RESOURCES if after[name] > before[name]}
 
 
@@ -87,13 +106,14 @@ class Quotas:
             row = self.session.get_one(QuotaUsage, (project_id, resource), populate_existing=True)
         return row
 
-    def would_fit(self, project_id: str, old: Flavor, new: Flavor, defaults: Mapping[str, int]) -> None:
+    def would_fit(self, instance: Instance, new: Flavor, defaults: Mapping[str, int]) -> None:
         """Whether a resize would pass now. Raises TooManyInstances; reserves nothing."""
-        self._require_room(project_id, growth(old, new), self.limits(project_id, defaults))
+        before, after = charge_of(instance), charge(new, volume_backed=instance.volume_backed)
+        self._require_room(instance.project_id, growth(before, after), self.limits(instance.project_id, defaults))
 
     def reserve(self, migration: Migration, defaults: Mapping[str, int]) -> None:
         """Reserves what the new flavor needs more than the old. Raises TooManyInstances."""
-        project_id, amounts = migration.project_id, growth(migration.old_flavor, migration.new_flavor)
+        project_id, amounts = migration.project_id, growth(*charges(migration))
         self._take(project_id, amounts, self.limits(project_id, defaults), column="reserved")
         self.session.add_all(
             Reservation(migration_id=migration.id, resource=resource, project_id=project_id, amount=amount)
@@ -114,19 +134,21 @@ class Quotas:
 
     def settle(self, migration: Migration, kept: Flavor) -> None:
         """Confirmed or reverted: the charge goes from max(old, new) to the flavor kept."""
-        old, new, final = charge(migration.old_flavor), charge(migration.new_flavor), charge(kept)
+        (old, new), final = charges(migration), charge(kept, volume_backed=migration.volume_backed)
         for resource in RESOURCES:
             excess = max(old[resource], new[resource]) - final[resource]
             if excess:
                 self._add(migration.project_id, resource, in_use=-excess)
 
-    def add_instance(self, project_id: str, flavor: Flavor, defaults: Mapping[str, int]) -> None:
+    def add_instance(self, instance: Instance, defaults: Mapping[str, int]) -> None:
         """Charges a machine that comes under management. Raises TooManyInstances."""
-        self._take(project_id, charge(flavor), self.limits(project_id, defaults), column="in_use")
+        limits = self.limits(instance.project_id, defaults)
+        self._take(instance.project_id, charge_of(instance), limits, column="in_use")
 
-    def remove_instance(self, project_id: str, flavor: Flavor) -> None:
-        for resource, amount in charge(flavor).items():
-            self._add(project_id, resource, in_use=-amount)
+    def remove_instance(self, instance: Instance) -> None:
+        """Gives back what a machine without an open migration is charged."""
+        for resource, amount in charge_of(instance).items():
+            self._add(instance.project_id, resource, in_use=-amount)
 
     def _reservations(self, migration: Migration) -> list[Reservation]:
         """In the one order in which all transactions change the counters, so that they never wait for each other."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from resizeflow.persistence.models import Instance, Migration, QuotaUsage, Reservation
-from resizeflow.persistence.quotas import RESOURCES, charge, growth
+from resizeflow.persistence.quotas import RESOURCES, charge_of, charges, growth
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import TERMINAL, UNDECIDED
 
@@ -51,7 +51,7 @@ def counted(instances: Iterable[Instance], open_migrations: Mapping[str, Migrati
             books[Entry(instance.project_id, resource, "in_use")] += amount
     for migration in open_migrations.values():
         if migration.status not in UNDECIDED:
-            for resource, amount in growth(migration.old_flavor, migration.new_flavor).items():
+            for resource, amount in growth(*charges(migration)).items():
                 books[Entry(migration.project_id, resource, "reserved")] += amount
                 books[Entry(migration.project_id, resource, "reservation", migration.id)] = amount
     return books
@@ -59,8 +59,8 @@ def counted(instances: Iterable[Instance], open_migrations: Mapping[str, Migrati
 
 def _charged(instance: Instance, migration: Migration | None) -> dict[str, int]:
     if migration is None:
-        return charge(instance.flavor)
-    old, new = charge(migration.old_flavor), charge(migration.new_flavor)
+        return charge_of(instance)
+    old, new = charges(migration)
     return {name: max(old[name], new[name]) for name in RESOURCES} if migration.status in UNDECIDED else old
 
 

@@ -5,6 +5,7 @@ from resizeflow.rules.disks import CONFIG_DRIVE_BYTES, MIB, new_capacity
 from resizeflow.rules.machine import format_as_defined, movable
 from resizeflow.rules.move import BEFORE_LOOKING, RULES, Move
 from resizeflow.rules.request import check
+from resizeflow.rules.volumes import VOLUMES
 
 __all__ = [
     "BEFORE_LOOKING",
@@ -12,6 +13,7 @@ __all__ = [
     "DECIDING",
     "MIB",
     "RULES",
+    "VOLUMES",
     "Decision",
     "Move",
     "check",

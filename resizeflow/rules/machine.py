@@ -32,6 +32,25 @@ def movable(domain: DomainFacts) -> None:
         raise MigrationPreCheckError(
             f"{domain.name} has {' and '.join(machine.left_behind)}, whose content would stay behind: detach it."
         )
+    running = definition.read(domain.live_xml or domain.inactive_xml)
+    if fleeting := sorted({disk.device for disk in running.disks} - {disk.device for disk in machine.disks}):
+        raise MigrationPreCheckError(
+            f"{domain.name} has disk {', '.join(fleeting)} only until it is shut down: attach it in its definition as "
+            "well, or detach it."
+        )
+    for disk in machine.disks:
+        if disk.kind in ("disk", "lun") and not disk.network:
+            _is_a_file(domain.name, disk)
+
+
+def _is_a_file(name: str, disk: Disk) -> None:
+    if disk.block:
+        raise MigrationPreCheckError(
+            f"{name}'s disk {disk.device} is {disk.path}, a block device of its host (LVM, Fibre Channel, multipath, "
+            "iSCSI by the kernel): only files, and volumes that QEMU opens by itself, can be moved."
+        )
+    if disk.path is None:
+        raise MigrationPreCheckError(f"{name}'s disk {disk.device} names no file: only files and volumes can be moved.")
 
 
 def definable(domain: DomainFacts, old: Flavor, new: Flavor) -> None:
@@ -41,8 +60,7 @@ def definable(domain: DomainFacts, old: Flavor, new: Flavor) -> None:
     try:
         definition.resized(domain.inactive_xml, vcpus=new.vcpus, memory_mb=new.memory_mb, disks={}, mark=mark)
         if new.swap_mb and not old.swap_mb:
-            disks = definition.read(domain.inactive_xml).disks
-            definition.free_device(domain.inactive_xml, beside=next(d.device for d in disks if d.kind == "disk"))
+            definition.free_device(domain.inactive_xml, beside=definition.read(domain.inactive_xml).first_disk)
     except ValueError as error:
         raise FlavorImageConflict(f"{domain.name} cannot get flavor {new.name}: {error}") from None
 

@@ -23,6 +23,7 @@ from resizeflow.persistence.flavors import projects_of
 from resizeflow.persistence.models import Flavor, Host
 from resizeflow.rules import machine
 from resizeflow.rules.request import Request, idle, no_unfinished_job, not_locked
+from resizeflow.rules.volumes import cinder_answers, volumes_movable
 from resizeflow.states import VmState
 
 
@@ -128,8 +129,8 @@ def flavor_granted(move: Move) -> None:
 
 
 def root_disk_stays(move: Move) -> None:
-    """CannotResizeDisk, 400."""
-    if move.new.root_gb == 0 and move.old.root_gb != 0:
+    """CannotResizeDisk, 400. A machine that boots from a volume has no root disk of a flavor's."""
+    if move.new.root_gb == 0 and move.old.root_gb != 0 and not move.instance.volume_backed:
         raise CannotResizeDisk(
             f"Resize to zero disk flavor is not allowed: {move.new.name} has no root disk, the machine has one."
         )
@@ -168,8 +169,8 @@ def movable(move: Move) -> None:
 
 
 def root_not_smaller(move: Move) -> None:
-    """ResizeError, 400."""
-    if move.new.root_gb < move.old.root_gb:
+    """ResizeError, 400. A machine that boots from a volume has no root disk of a flavor's."""
+    if move.new.root_gb < move.old.root_gb and not move.instance.volume_backed:
         raise ResizeError(
             f"Flavor {move.new.name} has a root disk of {move.new.root_gb} GiB, the machine's has {move.old.root_gb} "
             "GiB: a disk cannot shrink; choose a flavor with at least as much."
@@ -210,6 +211,7 @@ RULES: tuple[Rule, ...] = (
     *BEFORE_LOOKING,
     source_answers,
     steady,
+    cinder_answers,
     to_another_host,
     known_host,
     flavor_granted,
@@ -220,6 +222,7 @@ RULES: tuple[Rule, ...] = (
     definable,
     # What Nova finds on the hosts, after it said yes.
     movable,
+    volumes_movable,
     root_not_smaller,
     ephemeral_not_smaller,
     same_host_allowed,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from resizeflow.errors import InstanceInvalidState, InstanceIsLocked
+from resizeflow.errors import InstanceInvalidState, InstanceIsLocked, InvalidVolume
 from resizeflow.persistence.models import Instance, Job
+from resizeflow.volumes import AttachedVolume
 
 R = TypeVar("R", bound="Request")
 
@@ -19,6 +20,12 @@ class Request:
     action: str
     instance: Instance
     job: Job | None
+    volumes: tuple[AttachedVolume, ...] = field(default=(), kw_only=True)
+    """The Cinder volumes that it was seen with."""
+    cinder_away: str | None = field(default=None, kw_only=True)
+    """Why they could not be looked at."""
+    bad_volume: InvalidVolume | None = field(default=None, kw_only=True)
+    """What keeps one of them from being moved."""
 
     @property
     def cannot(self) -> str:

@@ -11,7 +11,7 @@ from resizeflow.tasks.base import MoveTask
 def forget(tx: Transaction, instance: Instance) -> None:
     """Gives back what a machine without an open migration holds, and deletes its record with disks, ports and
     bindings. Its past migrations and their logs stay."""
-    tx.quotas.remove_instance(instance.project_id, instance.flavor)
+    tx.quotas.remove_instance(instance)
     tx.hosts.release(instance_consumer(instance.id))
     tx.session.delete(instance)
 

@@ -114,8 +114,12 @@ def test_the_formula_for_any_two_flavors(cloud: Cloud) -> None:
             migration = tx.migrations.get(job.migration_id)
             instance = tx.instances.get("web")
             migration.old_flavor, migration.new_flavor, instance.flavor = old, new, old
+            migration.volume_backed = instance.volume_backed = number % 3 == 0
             source, target = tx.hosts.get("h1"), tx.hosts.get(dice.choice(("h1", "h2")))
-            before, after = Amount.of(old), Amount.of(new)
+            before, after = (
+                Amount(size.vcpus, size.memory_mb, size.ephemeral_gb + (size.root_gb if number % 3 else 0))
+                for size in (old, new)
+            )
             tx.hosts.release(instance_consumer(instance.id))
             tx.hosts.allocate(source, instance_consumer(instance.id), before)
             tx.hosts.take_destination(migration, target)

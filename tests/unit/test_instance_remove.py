@@ -24,6 +24,7 @@ from resizeflow.persistence.models import (
     Port,
     QuotaUsage,
     Reservation,
+    Volume,
 )
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus, TaskState, VmState
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=thorough_connection).build()
+    return Cloud(memory_path, connection=thorough_connection).build(volumes=("rbd",))
 
 
 def resized(cloud: Cloud, host: str = "h2") -> Submitted:
@@ -60,7 +61,7 @@ def breaches(cloud: Cloud) -> list[str]:
 def assert_nothing_is_left(cloud: Cloud) -> None:
     """Of the machine's records only history; of its quota and its resources nothing."""
     with cloud.database.read() as tx:
-        for table in (Instance, Disk, Port, Binding, Allocation, Reservation):
+        for table in (Instance, Disk, Volume, Port, Binding, Allocation, Reservation):
             assert tx.session.scalars(sa.select(table)).all() == [], table.__tablename__
         assert {(row.in_use, row.reserved) for row in tx.session.scalars(sa.select(QuotaUsage))} == {(0, 0)}
         used = tx.session.execute(sa.select(Host.used_vcpus, Host.used_memory_mb, Host.used_disk_gb)).all()
@@ -265,5 +266,5 @@ def test_every_table_is_known_here() -> None:
         for table in Base.metadata.sorted_tables
         if any(key.column.table.name in ("instances", "ports") for key in table.foreign_keys)
     }
-    assert machines == {Disk.__tablename__, Port.__tablename__, Binding.__tablename__}
+    assert machines == {table.__tablename__ for table in (Disk, Volume, Port, Binding)}
     assert Migration.__table__.c.instance_id.foreign_keys == set()

@@ -19,7 +19,7 @@ POINTS = [pytest.param(moment, id=moment.name) for moment in MOMENTS]
 
 @pytest.fixture
 def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=thorough_connection).build()
+    return Cloud(memory_path, connection=thorough_connection).build(volumes=crash.VOLUMES)
 
 
 def test_there_are_nineteen() -> None:

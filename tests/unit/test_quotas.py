@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.errors import OverQuota, TooManyInstances, UsageError
-from resizeflow.persistence.models import Flavor, Reservation
+from resizeflow.persistence.models import Flavor, Instance, Reservation
 from resizeflow.persistence.quotas import RESOURCES, charge
 from resizeflow.service import Submitted
 from resizeflow.states import JobState
@@ -48,7 +48,7 @@ def growth(old: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
 
 def finished(cloud: Cloud) -> tuple[Submitted, dict[str, int]]:
     """A finished resize to a flavor that is larger in some and smaller in other resources, and its charge."""
-    new = charge(cloud.inventory.create_flavor("mixed", vcpus=3, memory_mb=128, root_gb=4))
+    new = charge(cloud.inventory.create_flavor("mixed", vcpus=3, memory_mb=128, root_gb=4), volume_backed=False)
     job = cloud.service.resize("web", "mixed", host="h2")
     assert usage(cloud) == (OLD, growth(OLD, new))
     assert reservations(cloud) == 2
@@ -119,9 +119,12 @@ def test_the_formula_for_any_two_flavors(cloud: Cloud) -> None:
             tx.session.add_all([old, new])
             migration.old_flavor, migration.new_flavor = old, new
             project = migration.project_id = f"project-{number}"
-            before, after = charge(old), charge(new)
+            backed = migration.volume_backed = number % 3 == 0
+            before, after = charge(old, volume_backed=backed), charge(new, volume_backed=backed)
+            assert (before == charge(old, volume_backed=False)) is (not backed or not old.root_gb)
             top = larger(before, after)
-            tx.quotas.add_instance(project, old, before)
+            machine = Instance(project_id=project, flavor=old, volume_backed=backed)
+            tx.quotas.add_instance(machine, before)
 
             def now(project: str = project, quotas: Callable[..., object] = tx.quotas.usage) -> list[tuple[int, int]]:
                 return [(row.in_use, row.reserved) for row in map(quotas, [project] * 4, RESOURCES)]  # type: ignore[attr-defined]
@@ -130,8 +133,8 @@ def test_the_formula_for_any_two_flavors(cloud: Cloud) -> None:
                 if after[resource] > before[resource]:
                     tight = {**top, resource: top[resource] - 1}
                     with pytest.raises(OverQuota, match=f"Quota exceeded for {resource}"):
-                        tx.quotas.would_fit(project, old, new, tight)
-            tx.quotas.would_fit(project, old, new, top)
+                        tx.quotas.would_fit(machine, new, tight)
+            tx.quotas.would_fit(machine, new, top)
             tx.quotas.reserve(migration, top)
             tx.session.flush()
             assert now() == [(before[r], max(after[r] - before[r], 0)) for r in RESOURCES]
@@ -145,7 +148,7 @@ def test_the_formula_for_any_two_flavors(cloud: Cloud) -> None:
                 tx.quotas.commit(migration)
                 kept_flavor = old if number % 2 else new
                 tx.quotas.settle(migration, kept_flavor)
-                kept = charge(kept_flavor)
+                kept = charge(kept_flavor, volume_backed=backed)
             tx.session.flush()
             assert now() == [(kept[r], 0) for r in RESOURCES]
             tx.session.rollback()

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 
 from resizeflow import errors
 from resizeflow.chaos.cloud import Cloud
-from resizeflow.drivers.hypervisor import HostConnection
+from resizeflow.drivers.interface import Connection
 from resizeflow.errors import Conflict, NotFound, ResizeflowError, RuleError, UsageError
 from resizeflow.gate import Connections
 from resizeflow.service import Service
 from tests.console import Console, everything
-from tests.refused import OTHERS, REQUESTS, Refusal, by_hand, locked, over_quota
+from tests.refused import BLOCK, OTHERS, REQUESTS, Refusal, by_hand, locked, over_quota
 
 HOST_DEVICE = (
     "<hostdev mode='subsystem' type='pci' managed='yes'>"
@@ -24,6 +24,9 @@ HOST_DEVICE = (
 ELSEWHERE = (
     "<disk type='file' device='disk'><driver name='qemu' type='raw'/>"
     "<source file='/srv/elsewhere/data.raw'/><target dev='vdz' bus='virtio'/></disk>"
+)
+BY_POOL = (
+    "<disk type='volume' device='disk'><source pool='default' volume='data'/><target dev='vdz' bus='virtio'/></disk>"
 )
 CDROM = "<disk type='file' device='cdrom'><source file='/srv/iso/rescue.iso'/><target dev='sda' bus='sata'/></disk>"
 
@@ -108,7 +111,7 @@ def test_of_two_faults_nova_s_first_is_told(console: Console, cloud: Cloud, word
 
 
 def test_nobody_waits_for_a_host_to_be_told_what_records_say(cloud: Cloud) -> None:
-    def unreachable(_uri: str) -> HostConnection:
+    def unreachable(_uri: str) -> Connection:
         raise AssertionError("No host is to be asked.")
 
     locked(cloud)
@@ -133,6 +136,8 @@ def test_a_host_is_added_twice(console: Console, cloud: Cloud) -> None:
         ("<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>", {}, "has a TPM"),
         (ELSEWHERE, {}, "vdz (/srv/elsewhere/data.raw) is not in pool default"),
         (CDROM, {}, "eject it"),
+        (BLOCK, {}, "odd's disk vdz is /dev/sdz, a block device of its host"),
+        (BY_POOL, {}, "odd's disk vdz names no file"),
     ],
 )
 def test_a_domain_that_cannot_be_moved(

@@ -15,7 +15,7 @@ from resizeflow.drivers.definition import Disk
 from resizeflow.drivers.hypervisor import DomainFacts, PowerState, VolumeFacts
 from resizeflow.errors import RuleError, UsageError
 from resizeflow.persistence.models import GIB, Flavor, FlavorAccess, Host, Instance, Job, Migration
-from resizeflow.rules import DECIDING, RULES, Decision, Move, check, decision, format_as_defined, machine, move
+from resizeflow.rules import DECIDING, RULES, Decision, Move, check, decision, format_as_defined, machine, move, volumes
 from resizeflow.rules import request as common
 from resizeflow.rules.disks import new_capacity
 from resizeflow.rules.extra_specs import well_formed
@@ -50,6 +50,7 @@ def instance() -> Instance:
         host=host,
         flavor=flavor("small", 10, 5),
         vm_state=VmState.ACTIVE,
+        volume_backed=False,
         locked=False,
         launched_at=NOW,
     )
@@ -125,6 +126,7 @@ def same_flavor(request: Move) -> Move:
 
 
 OVER_QUOTA = errors.TooManyInstances("Quota exceeded for cores")
+BAD_VOLUME = errors.InvalidVolume("Volume v is in error.")
 FAULTS: Mapping[Callable[[Move], None], tuple[Fault, type[Exception], int]] = {
     common.not_locked: (of_instance(locked=True), errors.InstanceIsLocked, 409),
     move.resizable_state: (of_instance(vm_state=VmState.RESIZED), errors.InstanceInvalidState, 409),
@@ -138,6 +140,7 @@ FAULTS: Mapping[Callable[[Move], None], tuple[Fault, type[Exception], int]] = {
     move.source_not_fenced: (fenced, errors.ServiceUnavailable, 409),
     move.source_answers: (of_request(away="host h1 does not answer: time-out"), errors.ServiceUnavailable, 409),
     move.steady: (of_domain(state=PowerState.PAUSED), errors.InstanceInvalidState, 409),
+    volumes.cinder_answers: (of_request(cinder_away="Cinder does not answer"), errors.CinderConnectionFailed, 409),
     move.to_another_host: (to_itself, errors.CannotMigrateToSameHost, 400),
     move.known_host: (of_request(host_name="h9", target=None), errors.ComputeHostNotFound, 400),
     move.flavor_granted: (of_flavor(is_public=False), errors.FlavorNotFound, 400),
@@ -147,6 +150,7 @@ FAULTS: Mapping[Callable[[Move], None], tuple[Fault, type[Exception], int]] = {
     move.within_quota: (of_request(over_quota=OVER_QUOTA), errors.TooManyInstances, 403),
     move.definable: (of_domain(inactive_xml=XML.format(TWO_CELLS)), errors.FlavorImageConflict, 400),
     move.movable: (of_domain(snapshots=1), errors.MigrationPreCheckError, 409),
+    volumes.volumes_movable: (of_request(bad_volume=BAD_VOLUME), errors.InvalidVolume, 400),
     move.root_not_smaller: (of_flavor(root_gb=9), errors.ResizeError, 400),
     move.ephemeral_not_smaller: (of_flavor(ephemeral_gb=4), errors.ResizeError, 400),
     move.same_host_allowed: (on_its_own_host, errors.UnableToMigrateToSelf, 400),
@@ -252,6 +256,11 @@ def test_a_machine_without_a_root_disk_of_its_own_may_stay_so() -> None:
     check(request, RULES)
 
 
+@pytest.mark.parametrize("root_gb", [0, 9])
+def test_the_root_size_is_nothing_to_a_machine_that_boots_from_a_volume(root_gb: int) -> None:
+    check(of_instance(volume_backed=True)(of_flavor(root_gb=root_gb)(resize())), RULES)
+
+
 def test_swap_may_shrink() -> None:
     request = resize()
     request.old.swap_mb = 1024
@@ -296,6 +305,26 @@ def test_what_would_be_lost() -> None:
     ):
         with pytest.raises(errors.MigrationPreCheckError, match=words):
             machine.movable(bad)
+
+
+def test_a_disk_that_an_agent_on_the_host_would_have_to_attach() -> None:
+    disk = "<disk type='{}' device='disk'><source {}='/dev/sdz'/><target dev='vdb'/></disk>"
+    for bad, words in (
+        (domain(devices=disk.format("block", "dev")), "web's disk vdb is /dev/sdz, a block device of its host"),
+        (domain(devices=disk.format("volume", "volume")), "web's disk vdb names no file"),
+    ):
+        with pytest.raises(errors.MigrationPreCheckError, match=words):
+            machine.movable(bad)
+    machine.movable(domain(devices="<disk type='block' device='cdrom'><target dev='sda'/></disk>"))
+
+
+def test_a_disk_that_is_not_in_the_definition() -> None:
+    disk = "<disk type='network' device='disk'><source protocol='rbd' name='p/v'/><target dev='vdb'/></disk>"
+    running = domain(devices=disk)
+    with pytest.raises(errors.MigrationPreCheckError, match="web has disk vdb only until it is shut down"):
+        machine.movable(replace(domain(), live_xml=running.inactive_xml))
+    machine.movable(replace(running, live_xml=running.inactive_xml))
+    machine.movable(replace(running, live_xml=domain().inactive_xml))
 
 
 def test_an_image_that_pretends_to_be_another_format() -> None:
@@ -412,7 +441,8 @@ def test_new_sizes_of_disks(role: str, first: bool, actual: int, expected: int) 
 def test_swap_takes_whole_gib_of_disk(swap_mb: int, disk_gb: int) -> None:
     size = flavor("small", 10, 5)
     size.swap_mb = swap_mb
-    assert size.disk_gb == disk_gb
+    assert size.local_gb(volume_backed=False) == disk_gb
+    assert size.local_gb(volume_backed=True) == disk_gb - 10
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given
@@ -11,7 +13,9 @@ from hypothesis import strategies as st
 
 from resizeflow.config import Scheduling
 from resizeflow.errors import NoValidHost
+from resizeflow.fleet import request_for
 from resizeflow.persistence.groups import AFFINITY, ANTI_AFFINITY, Others
+from resizeflow.persistence.models import Flavor, Instance
 from resizeflow.scheduler import HostState, Needs, Request, Selection, against, select, weigh
 
 ON_ANY_MACHINE = hypothesis_settings(
@@ -141,6 +145,33 @@ def test_the_target_or_no_host(
     else:
         wanted = [host for host in fleet if host.id == request.target]
         assert all(against(host, request) or host.name in unfit for host in wanted)
+
+
+SIZES = st.builds(
+    Flavor,
+    id=st.sampled_from(["small", "large"]),
+    vcpus=st.integers(1, 8),
+    memory_mb=st.integers(1, 2**15),
+    root_gb=st.integers(0, 200),
+    ephemeral_gb=st.integers(0, 200),
+    swap_mb=st.integers(0, 4096),
+    extra_specs=st.just({}),
+)
+
+
+@ON_ANY_MACHINE
+@given(SIZES, SIZES, st.booleans(), st.integers(0, 200))
+def test_the_root_size_counts_unless_it_is_a_volume(
+    old: Flavor, new: Flavor, volume_backed: bool, root_gb: int
+) -> None:
+    machine = Instance(id="m", host_id="a", flavor=old, flavor_id=old.id, volume_backed=volume_backed)
+    no_group: Any = None
+    settings: Any = SimpleNamespace(allow_resize_to_same_host=True)
+    first, before = request_for(no_group, machine, new, None, settings), new.root_gb
+    new.root_gb = root_gb
+    second = request_for(no_group, machine, new, None, settings)
+    grown = 0 if volume_backed else root_gb - before
+    assert second == replace(first, disk_gb=first.disk_gb + grown, same_disk_gb=first.same_disk_gb + grown)
 
 
 AMOUNTS = st.integers(0, 2**20)

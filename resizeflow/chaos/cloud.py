@@ -1,4 +1,4 @@
-"""A small cloud on the simulator: two hosts, one machine, a state database; and runs that may be killed in a child."""
+"""A small cloud on the simulator: two hosts, Cinder, one machine, a state database; and runs that may be killed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 import threading
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ import sqlalchemy as sa
 from resizeflow import config
 from resizeflow.chaos.child import Child
 from resizeflow.clock import Clock
+from resizeflow.drivers.simulator.cinder import CINDER
 from resizeflow.drivers.simulator.disks import swap_word
+from resizeflow.drivers.simulator.snapshots import GONE
 from resizeflow.drivers.simulator.world import SimulatedWorld
 from resizeflow.drivers.swap import Swap
 from resizeflow.gate import Connections
@@ -36,6 +39,7 @@ HISTORY = frozenset(
         "jobs",
         "migrations",
         "migration_disks",
+        "migration_volumes",
         "logbooks",
         "flow_details",
         "atom_details",
@@ -47,10 +51,14 @@ HISTORY = frozenset(
     }
 )
 """Tables that tell what happened; all others tell what is, and are as before after a rollback."""
+MADE_IN_A_RUN = frozenset({"id", "created_at", "launched_at", "attachment_id"})
+"""Columns whose values differ from run to run."""
 CHILD_SECONDS = 120.0
 """When a run in a child counts as hanging."""
 SWAP, SWAP_UUID = "vdx", "6f1e2d3c-0000-4000-8000-00000000005a"
 CONFIG_DRIVE = "sda"
+VOLUMES = ("vdm", "vdn", "vdo")
+"""The devices of data volumes."""
 _templates: dict[int, Path] = {}
 DEFAULT_SECTION = {"transfer", "shutdown_timeout", "bandwidth", "resize_confirm_window"}
 
@@ -67,23 +75,34 @@ class Cloud:
 
     clock: Clock = FastClock()
 
-    def __init__(self, folder: Path, *, connection: str | None = None, **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        cinder: Mapping[str, str] | None = None,
+        /,
+        *,
+        connection: str | None = None,
+        **settings: str,
+    ) -> None:
         """`connection` is the URL of an empty state database of today's schema; by default a file in the folder.
+        `cinder` are the options of a Cinder elsewhere, none if it is empty; by default it is in the simulated world.
         `settings` are those of the section `[worker]`, or of `DEFAULT_SECTION`."""
         self.folder = folder
         self._given_database = connection is not None
         connection = connection or f"sqlite:///{folder / 'state.sqlite'}"
         options = {"host_patience": "0", "lease_seconds": "600", "shutdown_timeout": "5", **settings}
-        conf = folder / "resizeflow.conf"
-        top = "".join(f"{key} = {options.pop(key)}\n" for key in sorted(DEFAULT_SECTION & options.keys()))
-        conf.write_text(
-            f"[DEFAULT]\n{top}[database]\nconnection = {connection}\n[worker]\n"
-            + "".join(f"{key} = {value}\n" for key, value in options.items())
-        )
-        self.settings = config.load(str(conf))
         self.world = SimulatedWorld(folder / "world.sqlite")
+        self._simulates_cinder = cinder is None
+        if cinder is None:
+            cinder = {"auth_type": "noauth", "endpoint": self.world.uri(CINDER)}
+        conf = folder / "resizeflow.conf"
+        top = {key: options.pop(key) for key in sorted(DEFAULT_SECTION & options.keys())}
+        sections = {"DEFAULT": top, "database": {"connection": connection}, "worker": options, "cinder": cinder}
+        conf.write_text("".join(f"[{name}]\n{_lines(section)}" for name, section in sections.items()))
+        self.settings = config.load(str(conf))
         self.connections = Connections()
         self.uuid = ""
+        self.volumes: tuple[str, ...] = ()
 
     def build(
         self,
@@ -93,18 +112,32 @@ class Cloud:
         disk_format: str = "qcow2",
         swap_mb: tuple[int, int] = (0, 0),
         config_drive: bool = False,
+        volumes: tuple[str, ...] = (),
+        boot_volume: bool = False,
     ) -> Cloud:
         """Two hosts, the adopted machine `web` on h1, and a larger flavor `big`. `swap_mb` is the machine's swap, on
-        SWAP, and the flavor's."""
+        SWAP, and the flavor's; `volumes` are Cinder's, by their kinds, on VOLUMES, or the first of them on vda if it is
+        the `boot_volume`."""
         self.world.create()
+        if self._simulates_cinder:
+            self.world.add_cinder()
         for host in ("h1", "h2"):
             self.world.add_host(host, vcpus=8, memory_mb=16384, pool_gb=100)
         now, big = swap_mb
         devices = self._swap_disk(now) if now else ""
         devices += self._config_drive() if config_drive else ""
-        sizes = dict.fromkeys(disks, 1)
+        places = ("vda", *VOLUMES) if boot_volume else VOLUMES
+        self.volumes = tuple(self.world.create_cinder_volume(kind) for kind in volumes)
         self.uuid = self.world.create_guest(
-            "h1", "web", 1, 512, sizes, running=running, disk_format=disk_format, devices=devices
+            "h1",
+            "web",
+            1,
+            512,
+            dict.fromkeys(disks, 1),
+            running=running,
+            disk_format=disk_format,
+            devices=devices,
+            volumes=dict(zip(places, self.volumes, strict=False)),
         )
         if not self._given_database:
             self._make_database()
@@ -112,9 +145,8 @@ class Cloud:
             uri = self.world.uri(host)
             self.inventory.add_host(host, uri, peer_uri=uri, data_uri="tcp://198.51.100.12")
         self.inventory.adopt("h1", "web", swap=SWAP if now else None)
-        self.inventory.create_flavor(
-            "big", vcpus=2, memory_mb=1024, root_gb=2, ephemeral_gb=len(disks) - 1, swap_mb=big
-        )
+        ephemeral = len(disks) - (0 if boot_volume else 1)
+        self.inventory.create_flavor("big", vcpus=2, memory_mb=1024, root_gb=2, ephemeral_gb=ephemeral, swap_mb=big)
         return self
 
     def _swap_disk(self, megabytes: int) -> str:
@@ -208,12 +240,17 @@ class Cloud:
         return state
 
     def _seen(self) -> dict[str, Any]:
-        """The world; of each disk the hosts whose runs wrote on it, in their order, but not how often."""
+        """The world; of each disk the hosts whose runs wrote on it, in their order, but not how often. Of each secret
+        what it is for, but not who made it; one for what is gone is somebody else's, or the doctor finds it."""
         seen = self.world.snapshot()
+        for host in seen["hosts"].values():
+            host["secrets"] = [(kind, use) for kind, use, _maker in host["secrets"] if use != GONE]
         for volumes in seen["storages"].values():
             for volume in volumes.values():
                 del volume["allocation"]
-                volume["content"] = [word for word, _again in itertools.groupby(volume["content"].split())]
+                volume["content"] = _writers(volume["content"])
+        for volume in seen["cinder"].values():
+            volume["content"] = _writers(volume["content"])
         return seen
 
     def tables(self) -> dict[str, list[tuple[Any, ...]]]:
@@ -222,10 +259,18 @@ class Cloud:
             for table in Base.metadata.sorted_tables:
                 if table.name in HISTORY:
                     continue
-                columns = [c for c in table.columns if c.name not in {"id", "created_at", "launched_at"}]
+                columns = [column for column in table.columns if column.name not in MADE_IN_A_RUN]
                 rows = tx.session.execute(sa.select(*columns)).all()
                 tables[table.name] = sorted((tuple(row) for row in rows), key=repr)
         return tables
+
+
+def _lines(section: Mapping[str, str]) -> str:
+    return "".join(f"{key} = {value}\n" for key, value in section.items())
+
+
+def _writers(content: str) -> list[str]:
+    return [word for word, _again in itertools.groupby(content.split())]
 
 
 def normal(state: Any, job: Submitted | None) -> Any:

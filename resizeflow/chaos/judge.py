@@ -16,9 +16,10 @@ from resizeflow.chaos.told import is_told_right, numbers_of, told_of
 from resizeflow.chaos.watched import Call
 from resizeflow.doctor import Doctor
 from resizeflow.drivers.simulator.effects import Cause, LoggedEffect
-from resizeflow.persistence.models import Job, Migration
+from resizeflow.drivers.simulator.network_disks import SHARED
+from resizeflow.persistence.models import Instance, Job, Migration
 from resizeflow.service import Submitted
-from resizeflow.states import Direction, JobState
+from resizeflow.states import Direction, JobState, MigrationStatus
 
 SHOWN = 5
 """So many differences tell what is wrong."""
@@ -121,7 +122,7 @@ def broken_invariants(cloud: Cloud) -> Iterator[str]:
     """What the doctor finds, and where it could not look."""
     report = Doctor(cloud.database, cloud.settings, connections=cloud.connections).examine()
     yield from map(str, report.breaches)
-    yield from (f"host {host} could not be examined: {why}" for host, why in report.silent.items())
+    yield from (f"{place} could not be examined: {why}" for place, why in report.silent.items())
 
 
 def one_running_copy(evidence: Evidence) -> Iterator[str]:
@@ -156,21 +157,59 @@ def off_is_proven(evidence: Evidence) -> Iterator[str]:
             yield f"{call.method} on {old}, which could start the machine meanwhile"
 
 
+def one_attachment_per_volume(evidence: Evidence) -> Iterator[str]:
+    """Each volume is attached to the machine, on its host; until a resize is decided a blank one keeps the way back."""
+    cloud, migration = evidence.cloud, evidence.cloud.migration(evidence.job)
+    with cloud.database.read() as tx:
+        instance = tx.session.get(Instance, cloud.uuid)
+    host = instance.host if instance is not None else migration.dest_host
+    expected = [(cloud.uuid, "attached", "nowhere" if host is None else host.name)]
+    if migration.status is MigrationStatus.FINISHED:
+        expected.append((cloud.uuid, "reserved", "no host"))
+    for volume_id in cloud.volumes:
+        seen = cloud.world.cinder_volume(volume_id)
+        if (seen.status, list(seen.attachments)) != ("in-use", expected):
+            yield f"volume {volume_id} is {seen.status}, with {list(seen.attachments)} instead of {expected}"
+
+
+def one_writer_of_a_volume(evidence: Evidence) -> Iterator[str]:
+    """At no moment have two domains a volume open."""
+    for effect in evidence.effects:
+        if effect.method == SHARED:
+            yield f"effect {effect.seq}: {effect.host} opens volume {effect.subject} while {effect.digest} has it open"
+            return
+
+
+def volumes_hold_all(evidence: Evidence) -> Iterator[str]:
+    """Whenever the machine ran it wrote to each of its volumes, and that is there."""
+    runs = ["h1"] if evidence.scenario.running else []
+    for effect in evidence.effects:
+        if effect.subject == evidence.cloud.uuid and effect.method in ("resume", "boot"):
+            runs.append(effect.host)
+    for volume_id in evidence.cloud.volumes:
+        found = evidence.cloud.world.cinder_volume(volume_id).content.split()[1:]
+        if found != [f"run:{host}" for host in runs]:
+            yield f"the machine ran on {', '.join(runs)}, but volume {volume_id} holds {' '.join(found)}"
+
+
 def epochs_grow(evidence: Evidence) -> Iterator[str]:
     """No call carries an epoch lower than one seen before."""
     return lower_epochs(evidence.effects)
 
 
 def lower_epochs(effects: Iterable[LoggedEffect]) -> Iterator[str]:
-    """The effects whose epoch is lower than one that their job had before."""
-    highest: dict[str, int] = {}
+    """The effects whose epoch is lower than one that their job had before. What hung somewhere is done when that place
+    wakes up: before all that is sent there later, but maybe after what was done elsewhere."""
+    highest: Counter[tuple[str, str]] = Counter()
     for effect in effects:
         if effect.job is None or effect.epoch is None:
             continue
-        before = highest.get(effect.job, 0)
+        anywhere, there = (effect.job, ""), (effect.job, effect.host)
+        before = highest[there if effect.caused is Cause.LATE else anywhere]
         if effect.epoch < before:
             yield f"effect {effect.seq}, {effect.method} on {effect.host}: epoch {effect.epoch} after {before}"
-        highest[effect.job] = max(before, effect.epoch)
+        for where in (anywhere, there):
+            highest[where] = max(highest[where], effect.epoch)
 
 
 def seen_before_deleted(evidence: Evidence) -> Iterator[str]:
@@ -234,6 +273,9 @@ RULES: tuple[Callable[[Evidence], Iterator[str]], ...] = (
     invariants_hold,
     one_running_copy,
     off_is_proven,
+    one_attachment_per_volume,
+    one_writer_of_a_volume,
+    volumes_hold_all,
     epochs_grow,
     seen_before_deleted,
     effects_are_bounded,

@@ -26,6 +26,10 @@ class Scenario:
     swap_mb: tuple[int, int] = (0, 0)
     """The machine's swap, and that of the flavor it is resized to."""
     config_drive: bool = False
+    volumes: tuple[str, ...] = ()
+    """Cinder volumes, by the kinds of their connections."""
+    boot_volume: bool = False
+    """Whether it boots from the first of them."""
 
     def cloud(self, folder: Path) -> Cloud:
         """The scenario's cloud in a folder, not yet built."""
@@ -34,7 +38,14 @@ class Scenario:
     def build(self, cloud: Cloud) -> None:
         """Brings hosts and machine to the moment before the operation is asked for. The machine starts with its host,
         so that one that reboots would run it, if it could."""
-        cloud.build(running=self.running, disks=self.disks, swap_mb=self.swap_mb, config_drive=self.config_drive)
+        cloud.build(
+            running=self.running,
+            disks=self.disks,
+            swap_mb=self.swap_mb,
+            config_drive=self.config_drive,
+            volumes=self.volumes,
+            boot_volume=self.boot_volume,
+        )
         cloud.world.set_domain("h1", cloud.uuid, autostart=self.running)
         if self.operation in ("confirm", "remove", "revert"):
             job = cloud.service.resize("web", "big", host=self.host)
@@ -59,21 +70,29 @@ SMALL = "small"
 """The one of which all pairs of kills can be tried."""
 
 SCENARIOS: Mapping[str, Scenario] = {
-    "resize": Scenario("resize"),
+    "resize": Scenario("resize", volumes=("rbd", "iscsi")),
     "resize-stopped": Scenario("resize", running=False, swap_mb=(64, 128), config_drive=True),
     "resize-stream": Scenario("resize", transfer="stream"),
-    "resize-same-host": Scenario("resize", host="h1"),
+    "resize-same-host": Scenario("resize", host="h1", volumes=("iscsi",)),
     "resize-same-host-stopped": Scenario("resize", host="h1", running=False, swap_mb=(0, 64)),
-    "migrate": Scenario("migrate"),
+    "migrate": Scenario("migrate", disks=(), volumes=("rbd",), boot_volume=True),
     "migrate-stopped": Scenario("migrate", running=False),
-    "confirm": Scenario("confirm"),
+    "confirm": Scenario("confirm", volumes=("rbd", "iscsi")),
     "confirm-stopped": Scenario("confirm", running=False),
     "confirm-same-host": Scenario("confirm", host="h1"),
     "confirm-same-host-stopped": Scenario("confirm", host="h1", running=False, swap_mb=(64, 128), config_drive=True),
-    "remove": Scenario("remove"),
-    "revert": Scenario("revert"),
-    "revert-stopped": Scenario("revert", running=False, swap_mb=(64, 0), config_drive=True),
-    "revert-same-host": Scenario("revert", host="h1"),
+    "remove": Scenario("remove", volumes=("nfs",)),
+    "revert": Scenario("revert", volumes=("rbd", "iscsi")),
+    "revert-stopped": Scenario(
+        "revert",
+        running=False,
+        disks=("vdb",),
+        swap_mb=(64, 0),
+        config_drive=True,
+        volumes=("iscsi",),
+        boot_volume=True,
+    ),
+    "revert-same-host": Scenario("revert", host="h1", volumes=("nfs",)),
     "revert-same-host-stopped": Scenario("revert", host="h1", running=False),
     SMALL: Scenario("resize", running=False, disks=("vda",)),
 }

@@ -73,7 +73,8 @@ class ConnectVolumes(MoveTask):
     """Connects each volume to the destination.
 
     Effect: the destination's attachment has its host's connector, so Cinder says how the volume is opened there.
-    Undo: deletes it, once nobody has the volume open by it: a destination that is away may have a paused QEMU.
+    Undo: deletes it, once nobody has the volume open by it: a destination that is away may have a paused QEMU, which is
+        ended when it is back; its debt would be paid only after this job.
     Convergent because: a connected attachment is not connected again; one that somebody deleted is made anew.
     If killed: Cinder has done it or not; the next run looks.
     """
@@ -84,9 +85,21 @@ class ConnectVolumes(MoveTask):
             volume.sweep()
 
     def undo(self, migration: Migration) -> None:
-        off = is_seen_off(self, migration, migration.dest_host) if migration.volumes else True
+        off = self._is_ended(migration) if migration.volumes else True
         for volume in each(self, migration, migration.volumes):
             volume.disconnect("dest_attachment", off=off)
+
+    def _is_ended(self, migration: Migration) -> bool:
+        host = migration.dest_host
+        if host is None:
+            return True
+        try:
+            domain = self.gate.host(host, patience=0).domain(migration.instance_id)
+            if machine.has_role(domain, migration, "destination"):
+                machine.end_paused(self, host, migration)
+        except HostAway:
+            return False
+        return is_seen_off(self, migration, host)
 
 
 class RemoveReturnAttachments(MoveTask):

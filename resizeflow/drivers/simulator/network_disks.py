@@ -59,10 +59,16 @@ def write_all(db: sqlite3.Connection, host: str, xml: str) -> None:
 
 
 def openers(db: sqlite3.Connection, name: str) -> list[tuple[str, str]]:
-    """The hosts and UUIDs of the domains that have a volume open by its name: hosts that do not answer as well."""
+    """The hosts and UUIDs of the domains that have a volume open by its name, on hosts that do not answer as well. A
+    target cuts off those that it does not admit any more."""
+    volume = named(db, name)
+    admitted = None if volume is None or volume["kind"] != "iscsi" else _admitted(db, volume)
     live = db.execute("SELECT host, uuid, live_xml FROM domains WHERE live_xml IS NOT NULL ORDER BY host").fetchall()
     return [
-        (row["host"], row["uuid"]) for row in live if any(disk.name == name for disk in network_disks(row["live_xml"]))
+        (row["host"], row["uuid"])
+        for row in live
+        for disk in network_disks(row["live_xml"])
+        if disk.name == name and (admitted is None or disk.initiator in admitted)
     ]
 
 
@@ -86,14 +92,19 @@ def _open(db: sqlite3.Connection, host: str, uuid: str, disk: NetworkDisk) -> No
 
 def _log_in(db: sqlite3.Connection, host: str, disk: NetworkDisk, volume: sqlite3.Row) -> None:
     """Raises `Refused` unless there is a target, for this initiator, which is the host's, and the password is right."""
-    connectors = [json.loads(row["connector"]) for row in attachments_of(db, volume["id"]) if row["connection_info"]]
     own = db.execute("SELECT uuid FROM hosts WHERE name = ?", (host,)).fetchone()["uuid"]
     initiator = disk.initiator or ""
-    if not initiator.endswith(own) or initiator not in [connector["initiator"] for connector in connectors]:
+    if not initiator.endswith(own) or initiator not in _admitted(db, volume):
         raise Refused(f"iSCSI: Failed to connect to LUN '{disk.name}': Target not found")
     value = _secret(db, host, disk)
     if disk.user != volume["chap_user"] or value != volume["chap_password"].encode():
         raise Refused(f"iSCSI: Failed to connect to LUN '{disk.name}': Authentication failure(513)")
+
+
+def _admitted(db: sqlite3.Connection, volume: sqlite3.Row) -> set[str]:
+    """The initiators that a target admits."""
+    connected = (row["connector"] for row in attachments_of(db, volume["id"]) if row["connection_info"])
+    return {json.loads(connector)["initiator"] for connector in connected}
 
 
 def _secret(db: sqlite3.Connection, host: str, disk: NetworkDisk) -> bytes:

@@ -13,7 +13,7 @@ from resizeflow.states import TaskState
 from resizeflow.tasks import machine
 from resizeflow.tasks.base import MoveTask, destination
 from resizeflow.tasks.carrier import carrier_xml, end_carrier
-from resizeflow.tasks.moved import outdated, with_content
+from resizeflow.tasks.moved import no_disks, outdated, with_content
 
 POLL = 0.5
 
@@ -71,7 +71,7 @@ class MergeOverlays(MoveTask):
 
     def do(self, migration: Migration) -> None:
         if not migration.same_host:
-            self.tell("the disks were copied, there is nothing to merge")
+            self.tell(f"{no_disks(migration) or 'the disks were copied'}, there is nothing to merge")
             return
         host = destination(migration)
         if migration.merge_begun_at is None:
@@ -191,7 +191,7 @@ class RemoveSourceDisks(MoveTask):
     def do(self, migration: Migration) -> None:
         gone = outdated(migration)
         if not gone:
-            self.tell("the disks are still in use, merged")
+            self.tell(f"{no_disks(migration) or 'the disks are still in use'}, nothing is removed")
             return
         see_destination(self, migration)
         source = migration.source_host

@@ -14,6 +14,11 @@ def with_content(migration: Migration) -> list[MovedDisk]:
     return [disk for disk in migration.disks if disk.role != "swap"]
 
 
+def no_disks(migration: Migration) -> str | None:
+    """Says so of a machine that has volumes only."""
+    return None if migration.disks else f"{migration.instance_name} has no disks of its own"
+
+
 def at_source(migration: Migration) -> list[MovedDisk]:
     """Those that the machine had where it came from."""
     return [disk for disk in migration.disks if disk.source_volume]

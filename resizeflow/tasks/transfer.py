@@ -14,7 +14,7 @@ from resizeflow.tasks import machine
 from resizeflow.tasks.base import MoveTask, destination
 from resizeflow.tasks.carrier import end_carrier
 from resizeflow.tasks.direct import DirectTransfer, PathBlocked
-from resizeflow.tasks.moved import at_destination, with_content
+from resizeflow.tasks.moved import at_destination, no_disks, with_content
 from resizeflow.tasks.stream import StreamTransfer
 
 
@@ -39,6 +39,8 @@ class TransferDisks(MoveTask):
                 self._make_swap(migration, host, disk)
         if not migration.same_host and not all(disk.copied_at for disk in with_content(migration)):
             self._copy(migration, host)
+        if nothing := no_disks(migration):
+            self.tell(f"{nothing}, nothing is copied")
         self._end_carriers(migration)
 
         def arrived(tx: Transaction) -> None:

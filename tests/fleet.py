@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from lab.guest import DiskSpec, Guest, guest_names
+from lab.cinder import PROJECT
+from lab.guest import DiskSpec, Guest, VolumeSpec, guest_names
 from lab.lab import Lab
 from resizeflow.chaos.cloud import Cloud, normal
 from resizeflow.clock import Clock
@@ -26,22 +28,31 @@ SETTINGS = {
 }
 
 
+CHAP_SECRET = re.compile(r"(type=.iscsi. uuid=.)[-0-9a-f]{36}")
+"""In a definition. It has the attachment's id, which is another after each way to and fro."""
+
+
 class Fleet(Cloud):
     """A `Cloud` whose world is the lab, in real time."""
 
     clock = Clock()
 
     def __init__(self, folder: Path, lab: Lab, **settings: str) -> None:
-        super().__init__(folder, **{**SETTINGS, **settings})
+        super().__init__(folder, cinder_of(lab), **{**SETTINGS, **settings})
         self.lab = lab
         self.guest = Guest(lab, "web")
 
     def build_on_lab(
-        self, *, running: bool = True, autostart: bool = False, disks: tuple[DiskSpec, ...] = DISKS
-    ) -> Fleet:  # fmt: skip
+        self,
+        *,
+        running: bool = True,
+        autostart: bool = False,
+        disks: tuple[DiskSpec, ...] = DISKS,
+        volumes: tuple[VolumeSpec, ...] = (),
+    ) -> Fleet:
         """All hosts of the lab known; the guest `web` booted on h1, adopted; a larger flavor `big`."""
         self.know_hosts()
-        self.guest.create(self.lab.host("h1"), vcpus=1, memory_mb=256, disks=list(disks), start=True)
+        self.guest.create(self.lab.host("h1"), vcpus=1, memory_mb=256, disks=disks, volumes=volumes)
         if autostart:
             self.lab.host("h1").virsh("autostart", "web")
         self.guest.wait_report(boots=1, timeout=90)
@@ -49,7 +60,7 @@ class Fleet(Cloud):
             self.guest.shutdown(self.lab.host("h1"))
         self.uuid = self.guest.uuid
         self.inventory.adopt("h1", "web")
-        self.inventory.create_flavor("big", vcpus=2, memory_mb=384, root_gb=2, ephemeral_gb=len(disks) - 1)
+        self.inventory.create_flavor("big", vcpus=2, memory_mb=384, root_gb=2, ephemeral_gb=max(len(disks) - 1, 0))
         return self
 
     def know_hosts(self) -> None:
@@ -73,6 +84,8 @@ class Fleet(Cloud):
         for host in self.lab.hosts:
             for path in host.pool_path.iterdir():
                 path.unlink()
+            for secret in host.virsh("secret-list").splitlines():
+                host.virsh("secret-undefine", secret.split()[0])
 
     def state(self, job: Submitted | None = None) -> dict[str, Any]:
         """Hosts (domains with their definitions, disks) and tables, without what differs from run to run."""
@@ -91,9 +104,17 @@ class Fleet(Cloud):
                 "state": str(domain.state),
                 "autostart": domain.autostart,
                 "persistent": domain.persistent,
-                "xml": definition.marked(domain.inactive_xml, None),
+                "xml": CHAP_SECRET.sub(r"\1ATTACHMENT", definition.marked(domain.inactive_xml, None)),
             }
             for domain in hypervisor.domains()
         }
         disks = {v.name: (v.capacity, v.format, v.backing_path) for v in hypervisor.volumes(host.pool)}
         return {"domains": domains, "disks": disks}
+
+
+def cinder_of(lab: Lab) -> dict[str, str]:
+    """How resizeflow is told of the lab's Cinder, if it has one; a worker at the lab's switch, too."""
+    if not lab.volumes.exist():
+        return {}
+    endpoint = lab.volumes.cinder.lab_endpoint
+    return {"auth_type": "noauth", "user_id": "admin", "project_id": PROJECT, "endpoint": endpoint}

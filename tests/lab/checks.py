@@ -32,12 +32,12 @@ def same_machine(before: Report, after: Report) -> None:
     assert after["fresh"] == [] or after["boots"] == 1, f"disks came up blank: {after['fresh']}"
 
 
-def is_resized(fleet: Fleet, job: Submitted, before: Report, *, host: str) -> None:
+def is_resized(fleet: Fleet, job: Submitted, before: Report, *, host: str, root_gb: int = 2) -> None:
     """The guest runs once, on `host`, with its new size and its old data; the record agrees."""
     report = fleet.guest.wait_report(boots=before["boots"] + 1, timeout=90)
     same_machine(before, report)
     assert (report["vcpus"], report["memory_mb"]) == (2, 384)
-    assert (report["disks"]["vda"], report["disks"]["vdb"]) == (2 * GIB, GIB)
+    assert (report["disks"]["vda"], report["disks"]["vdb"]) == (root_gb * GIB, GIB)
     assert report["host"] == host
     assert runs_only_on(fleet.guest, host)
     assert fleet.guest.ping()
@@ -80,11 +80,12 @@ def report_on(fleet: Fleet, host: str, boots: int, *, vcpus: int) -> Report:
 
 
 def nothing_left_on(fleet: Fleet, host: str) -> None:
-    """No domain, no file, no process."""
+    """No domain, no file, no process, no libvirt secret that resizeflow made."""
     where = fleet.lab.host(host)
     assert fleet.guest.state(where) is None
     assert list(where.pool_path.iterdir()) == []
     assert where.qemu_pids() == []
+    assert "resizeflow" not in where.virsh("secret-list")
 
 
 def machine_pids(host: Host, guest: str) -> list[int]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from lab.guest import DiskSpec, VolumeSpec
 from lab.lab import Lab
-from tests.fleet import Fleet
+from tests.fleet import DISKS, Fleet
 from tests.lab.worker_process import WorkerProcess
 
 FleetMaker = Callable[..., Fleet]
@@ -38,10 +39,17 @@ def make_fleet(lab: Lab, tmp_path: Path) -> Iterator[FleetMaker]:
     """Makes the machine and its database, and removes what is left of the machine afterwards."""
     made: list[Fleet] = []
 
-    def make(*, running: bool = True, autostart: bool = False, **settings: str) -> Fleet:
+    def make(
+        *,
+        running: bool = True,
+        autostart: bool = False,
+        disks: tuple[DiskSpec, ...] = DISKS,
+        volumes: tuple[VolumeSpec, ...] = (),
+        **settings: str,
+    ) -> Fleet:
         fleet = Fleet(tmp_path, lab, **settings)
         made.append(fleet)
-        return fleet.build_on_lab(running=running, autostart=autostart)
+        return fleet.build_on_lab(running=running, autostart=autostart, disks=disks, volumes=volumes)
 
     yield make
     for fleet in made:

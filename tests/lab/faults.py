@@ -25,6 +25,12 @@ def waits_or_ended(fleet: Fleet, job: Submitted) -> bool:
     return now.state is JobState.DONE or (now.state is JobState.QUEUED and now.reason is not None)
 
 
+def by_address(fleet: Fleet, on: bool) -> None:
+    """How the hosts are known: by their addresses, or by their sockets, as a worker in this process needs it."""
+    for host in fleet.lab.hosts:
+        fleet.inventory.set_host(host.name, uri=host.peer_uri if on else host.uri)
+
+
 def settle(fleet: Fleet) -> None:
     """What was left on a host is removed now that it answers."""
     with Worker(fleet.database, fleet.settings) as worker:

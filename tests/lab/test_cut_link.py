@@ -18,7 +18,7 @@ from resizeflow.states import JobState, MigrationStatus
 from tests.fleet import Fleet
 from tests.lab import checks
 from tests.lab.conftest import FleetMaker, WorkerMaker
-from tests.lab.faults import IMPATIENT, RESIZE, settle, waits_or_ended
+from tests.lab.faults import IMPATIENT, RESIZE, by_address, settle, waits_or_ended
 from tests.lab.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.lab
@@ -127,9 +127,3 @@ def stopped_at(fleet: Fleet, make_worker: WorkerMaker, point: str, **how: object
 
 def ends(fleet: Fleet, job: Submitted) -> None:
     assert wait_until(lambda: fleet.job(job).state is JobState.DONE, 240, interval=0.3), fleet.story(job)
-
-
-def by_address(fleet: Fleet, on: bool) -> None:
-    """How the hosts are known: by their addresses, or by their sockets, as a worker in this process needs it."""
-    for host in fleet.lab.hosts:
-        fleet.inventory.set_host(host.name, uri=host.peer_uri if on else host.uri)

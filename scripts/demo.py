@@ -1,117 +1,23 @@
-"""The demo: what an operator types, what they see, and a check of every claim made about it."""
+"""The demo: a resize that loses its worker in the middle of the disk transfer. With `--volumes` another one."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
+import argparse
 import signal
 import subprocess
 import sys
-import tempfile
-import textwrap
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
+
+import demo_volumes
+from story import GIB, GUEST, ClaimError, Story, ask, columns, nothing_done_twice, run
 
 from lab.domain import DiskSpec
 from lab.guest import Guest
 from lab.lab import Lab
-from lab.system import LabError
 
-LAB = "rf-demo"
-GUEST = "web-1"
 OLD = {"vcpus": 1, "memory_mb": 256, "disk_gb": 1}
 NEW = {"vcpus": 2, "memory_mb": 512, "disk_gb": 2}
-GIB = 2**30
-CONFIG = """\
-# The copy is slowed down so that there is time to kill the worker in the middle of it, and a worker that
-# is silent for 20 seconds counts as gone (libvirtd here drops silent clients after 4).
-[DEFAULT]
-state_path = {state}
-bandwidth = 64
-
-[worker]
-lease_seconds = 20
-act_timeout = 8
-fence_window = 4
-"""
-SHOW_CURSOR = "\033[?25h"
-
-
-class ClaimError(Exception):
-    """Something that the demo was about to say is not true."""
-
-
-class Story:
-    """Tells, types and checks."""
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.checked = 0
-        self._terminal = sys.stdout.isatty()
-
-    def chapter(self, title: str, text: str) -> None:
-        """A heading and what the reader should know."""
-        seconds = f"[{time.monotonic() - self.began:.0f} s]"
-        print(f"\n{self._bold(f'== {title}')}  {seconds}\n\n{textwrap.fill(text, 100)}\n", flush=True)
-
-    def check(self, claim: str, truth: object) -> None:
-        """Prints a claim that is true; one that is not ends the demo."""
-        if not truth:
-            raise ClaimError(f"not true: {claim}")
-        self.checked += 1
-        print(f"  [checked] {claim}", flush=True)
-
-    def type(self, *words: str, code: int = 0) -> None:
-        """Types a command, shows what it prints, and insists on its exit code."""
-        self._show(words)
-        ended = subprocess.run(["resizeflow", *words], check=False).returncode
-        print(flush=True)
-        if ended != code:
-            raise ClaimError(f"`resizeflow {' '.join(words)}` ended with exit code {ended} instead of {code}")
-
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """Types a command and goes on while it runs."""
-        self._show(words)
-        return subprocess.Popen(["resizeflow", *words])
-
-    def show_cursor(self) -> None:
-        """A killed program cannot give the terminal its cursor back."""
-        if self._terminal:
-            print(f"{SHOW_CURSOR}\n", flush=True)
-
-    def _show(self, words: tuple[str, ...]) -> None:
-        print(self._bold(f"$ resizeflow {' '.join(words)}"), flush=True)
-
-    def _bold(self, text: str) -> str:
-        return f"\033[1m{text}\033[0m" if self._terminal else text
-
-
-def ask(*words: str) -> Any:
-    """What a command answers as JSON; not shown."""
-    answer = subprocess.run(["resizeflow", *words, "-f", "json"], check=True, capture_output=True, text=True)
-    return json.loads(answer.stdout)
-
-
-@contextmanager
-def stage() -> Iterator[Lab]:
-    """An empty lab, a state directory and a configuration; all of it gone in the end."""
-    lab = Lab(LAB)
-    lab.down()
-    state = Path(tempfile.mkdtemp(prefix="resizeflow-demo-"))
-    try:
-        config = state / "resizeflow.conf"
-        config.write_text(CONFIG.format(state=state))
-        os.environ["RESIZEFLOW_CONFIG"] = str(config)
-        yield lab
-    finally:
-        # A second Ctrl-C must not leave hosts behind.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        lab.down()
-        shutil.rmtree(state)
 
 
 def tell(story: Story, lab: Lab) -> None:
@@ -180,10 +86,8 @@ def lose_the_worker(story: Story, lab: Lab, guest: Guest) -> str:
         "running" not in guest.states().values() and not guest.ping(timeout=2),
     )
     migration = str(shown["id"])
-    columns = [
-        word for name in ("status", "flow", "job_state", "worker", "lease_seconds_left") for word in ("-c", name)
-    ]
-    story.type("migration", "show", migration[:8], *columns)
+    shown_columns = columns("status", "flow", "job_state", "worker", "lease_seconds_left")
+    story.type("migration", "show", migration[:8], *shown_columns)
     kept = ask("migration", "show", migration)
     story.check(
         "the job is kept, in the name of the dead worker until its lease ends",
@@ -217,11 +121,7 @@ def resume(story: Story, guest: Guest, before: dict[str, Any], migration: str) -
     story.check(f"the resize is finished; two workers had it (epoch {shown['epoch']})", shown["epoch"] == 2)
     again = [line for line in log if line["epoch"] == 2 and line["text"].startswith("transfer started")]
     story.check("the copy was not begun again: the hosts had gone on with it by themselves", not again)
-    earlier = {line["task"] for line in log if line["epoch"] == 1 and line["text"].endswith(" done")}
-    later = {line["task"] for line in log if line["epoch"] == 2 and line["text"].endswith(" done")}
-    story.check(
-        f"nothing that was done was done again ({len(earlier)} tasks before, {len(later)} after)", not earlier & later
-    )
+    nothing_done_twice(story, log)
 
     after = guest.wait_report(boots=2, timeout=120)
     story.check(f"{GUEST} has booted on {after['host']}, its boot number {after['boots']}", after["host"] == "h2")
@@ -281,8 +181,7 @@ def confirm(story: Story, lab: Lab, guest: Guest, migration: str) -> None:
         "Every step is in the log, with who did it. Each line is chained to the last; a broken chain is exit code 3.",
     )
     log = ask("migration", "history", migration)
-    columns = [word for name in ("seq", "time", "worker", "task", "text") for word in ("-c", name)]
-    story.type("migration", "history", migration[:8], "--last", "12", *columns)
+    story.type("migration", "history", migration[:8], "--last", "12", *columns("seq", "time", "worker", "task", "text"))
     story.check("the log has no gap", [line["seq"] for line in log] == list(range(1, len(log) + 1)))
 
 
@@ -297,21 +196,9 @@ def size_of(report: dict[str, Any]) -> dict[str, int]:
 
 def main() -> int:
     """0 only if all was as told."""
-    story = Story()
-    try:
-        with stage() as lab:
-            tell(story, lab)
-            story.chapter("Tear-down", "The hosts, the guest and the state directory are removed.")
-        left = [*Lab(LAB).leftovers(), *Path(os.environ["RESIZEFLOW_CONFIG"]).parent.glob("*")]
-        story.check("nothing of the demo is left on this machine", not left)
-    except (ClaimError, LabError, subprocess.CalledProcessError) as error:
-        print(f"\nThe demo failed: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; everything was taken down.", file=sys.stderr)
-        return 130
-    print(f"\nAll {story.checked} claims were checked, in {time.monotonic() - story.began:.0f} s.")
-    return 0
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
+    parser.add_argument("--volumes", action="store_true", help="a machine with a Ceph root and an iSCSI data volume")
+    return run(demo_volumes.tell if parser.parse_args().volumes else tell)
 
 
 if __name__ == "__main__":

@@ -174,10 +174,14 @@ def one_attachment_per_volume(evidence: Evidence) -> Iterator[str]:
 
 def one_writer_of_a_volume(evidence: Evidence) -> Iterator[str]:
     """At no moment have two domains a volume open."""
-    for effect in evidence.effects:
+    return shared_volumes(evidence.effects)
+
+
+def shared_volumes(effects: Iterable[LoggedEffect]) -> Iterator[str]:
+    """The moments at which a domain opened a volume that another one had open."""
+    for effect in effects:
         if effect.method == SHARED:
             yield f"effect {effect.seq}: {effect.host} opens volume {effect.subject} while {effect.digest} has it open"
-            return
 
 
 def volumes_hold_all(evidence: Evidence) -> Iterator[str]:

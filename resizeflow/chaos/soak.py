@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from resizeflow.chaos.child import Child
 from resizeflow.chaos.cloud import Cloud
-from resizeflow.chaos.judge import broken_invariants, lower_epochs
+from resizeflow.chaos.judge import broken_invariants, lower_epochs, shared_volumes
+from resizeflow.drivers.simulator.exports import KINDS
 from resizeflow.errors import ResizeflowError
 from resizeflow.persistence.database import AWAY
 from resizeflow.persistence.models import Instance, Job
@@ -55,13 +56,14 @@ class Soak:
 
     def _build(self) -> None:
         cloud = self.cloud
-        cloud.build(disks=("vda",))
+        cloud.build(disks=("vda",), volumes=KINDS)
         cloud.world.add_host("h3", vcpus=16, memory_mb=32768, pool_gb=200)
         uri = cloud.world.uri("h3")
         cloud.inventory.add_host("h3", uri, peer_uri=uri, data_uri="tcp://198.51.100.13")
         for number in range(1, MACHINES):
             name, host = f"web{number}", HOSTS[number % 2]
-            cloud.world.create_guest(host, name, 1, 512, {"vda": 1}, running=number % 3 != 0)
+            volumes = {"vdm": cloud.world.create_cinder_volume(KINDS[number % len(KINDS)])}
+            cloud.world.create_guest(host, name, 1, 512, {"vda": 1}, running=number % 3 != 0, volumes=volumes)
             cloud.inventory.adopt(host, name)
         cloud.inventory.create_flavor("larger", vcpus=4, memory_mb=2048, root_gb=3, ephemeral_gb=0)
 
@@ -176,7 +178,9 @@ class Soak:
             counts["take-overs"] = takes - counts["jobs done"]
             for instance in tx.session.scalars(sa.select(Instance)).all():
                 yield from _lost(cloud, instance)
-        yield from lower_epochs(cloud.world.effects())
+        effects = cloud.world.effects()
+        yield from lower_epochs(effects)
+        yield from shared_volumes(effects)
 
 
 def _lost(cloud: Cloud, instance: Instance) -> Iterator[str]:

@@ -12,7 +12,7 @@ class Cause(enum.StrEnum):
 
     CALL = "call"
     LATE = "late"
-    """A call that hung in the host, and went on after its caller had given up."""
+    """A call that hung in its place, and went on after its caller had given up."""
     WORLD = "world"
     """By itself: a transfer ended, a guest shut down. Its job and epoch are of the call that began it."""
 
@@ -34,9 +34,10 @@ class LoggedEffect:
     time: float
     """CLOCK_BOOTTIME seconds."""
     host: str
+    """Or `cinder`."""
     method: str
     subject: str
-    """The domain's UUID or the volume's name."""
+    """The UUID of a domain or secret, the name of a host's volume, the id of Cinder's."""
     digest: str
     job: str | None
     epoch: int | None

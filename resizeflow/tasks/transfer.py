@@ -117,6 +117,8 @@ class TransferDisks(MoveTask):
         try:
             if not migration.same_host:
                 end_carrier(self, migration, host)
+                if machine.has_role(self.gate.host(host).domain(migration.instance_id), migration, "destination"):
+                    machine.remove_domain(self, host, migration)  # It was away when DefineDestination was undone.
             for disk in at_destination(migration):
                 machine.delete_volume(self, host, disk.dest_volume or "")
         except HostAway as error:

@@ -12,7 +12,7 @@ from resizeflow.persistence.models.inventory import (
     ServerGroup,
 )
 from resizeflow.persistence.models.machines import Binding, Disk, Instance, Port, Volume
-from resizeflow.persistence.models.moves import Debt, Migration, MovedDisk, MovedVolume, Segment
+from resizeflow.persistence.models.moves import AT_CINDER, Debt, Migration, MovedDisk, MovedVolume, Segment
 from resizeflow.persistence.models.work import (
     AtomDetail,
     Event,
@@ -25,6 +25,7 @@ from resizeflow.persistence.models.work import (
 )
 
 __all__ = [
+    "AT_CINDER",
     "GIB",
     "Aggregate",
     "AggregateHost",

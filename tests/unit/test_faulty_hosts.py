@@ -56,6 +56,7 @@ def test_a_fault_at_an_act(laboratory: Laboratory, every: int) -> None:
         assert result.wrong == [], f"{case.name}\n{result.story}"
 
 
+@pytest.mark.slow
 def test_what_is_half_made_is_made_anew(laboratory: Laboratory) -> None:
     halves = [case for case in cases(laboratory) if case.words[0].startswith("half@") and len(case.words) == 1]
     for case in halves:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 import time
@@ -14,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 PROJECT = "2" * 32
+PASSWORD = "planted-password"  # noqa: S105
 VERSIONS = {"versions": [{"id": "v3.0", "status": "CURRENT", "version": "3.71", "min_version": "3.0"}]}
 """What Cinder says of itself."""
 
@@ -104,6 +106,31 @@ class Stub:
     def requests(self, what: str) -> list[Asked]:
         """Those that came of a kind."""
         return [asked for asked in self.asked if asked.what == what]
+
+
+def without_keystone(url: str) -> dict[str, str]:
+    """The options of section [cinder] for a Cinder without Keystone."""
+    return {"auth_type": "noauth", "user_id": "admin", "project_id": PROJECT, "endpoint": f"{url}/v3"}
+
+
+def with_keystone(url: str) -> dict[str, str]:
+    """Those for one that a Keystone leads to."""
+    return {
+        "auth_type": "password",
+        "auth_url": f"{url}/v3",
+        "username": "resizeflow",
+        "password": PASSWORD,
+        "project_name": "service",
+        "user_domain_name": "Default",
+        "project_domain_name": "Default",
+    }
+
+
+def nobody() -> str:
+    """An address at which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
 def _links(url: str) -> list[dict[str, str]]:

@@ -21,14 +21,22 @@ from resizeflow.drivers.interface import Connection, DriverError, Fence, Missing
 from resizeflow.drivers.secret import Secret
 from resizeflow.drivers.volume import SecretUse, ServiceFacts, VolumeConnection
 from tests.contract.contract_sites import until
-from tests.openstack_stub import PROJECT, VERSIONS, Answer, Stub
+from tests.openstack_stub import (
+    PASSWORD,
+    PROJECT,
+    VERSIONS,
+    Answer,
+    Stub,
+    nobody,
+    with_keystone,
+    without_keystone,
+)
 
 ID = "8831dec1-b04a-41c4-bc8a-f1fe57687bf2"
 VOLUME = f"GET /v3/{PROJECT}/volumes/{ID}"
 SHOW = f"GET /v3/{PROJECT}/attachments/{ID}"
 LIST = f"GET /v3/{PROJECT}/attachments/detail"
 DELETE = f"DELETE /v3/{PROJECT}/attachments/{ID}"
-PASSWORD = "planted-password"  # noqa: S105
 CHAP = "planted-chap-password"
 TOKEN = "secret-token-1"  # noqa: S105
 
@@ -63,22 +71,6 @@ def noauth(way: Way, stub: Stub) -> Connection:
     return connection
 
 
-def without_keystone(url: str) -> dict[str, str]:
-    return {"auth_type": "noauth", "user_id": "admin", "project_id": PROJECT, "endpoint": f"{url}/v3"}
-
-
-def with_keystone(url: str) -> dict[str, str]:
-    return {
-        "auth_type": "password",
-        "auth_url": f"{url}/v3",
-        "username": "resizeflow",
-        "password": PASSWORD,
-        "project_name": "service",
-        "user_domain_name": "Default",
-        "project_domain_name": "Default",
-    }
-
-
 def ask(connection: Connection, method: str, *args: Any, timeout: float = 5, fence: Fence | None = None) -> Any:
     return connection.call(method, args, timeout=timeout, fence=fence)
 
@@ -86,13 +78,6 @@ def ask(connection: Connection, method: str, *args: Any, timeout: float = 5, fen
 def service(connection: Connection) -> Any:
     connection.open(5)
     return ask(connection, "service")
-
-
-def nobody() -> str:
-    """An address at which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
 # --- the way in ------------------------------------------------------------------------------------------

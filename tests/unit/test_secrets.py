@@ -1,18 +1,34 @@
-"""A password in a domain's definition gets to the destination, and nowhere else."""
+"""A password in a domain's definition, a Ceph user's key, a volume's CHAP password get to the destination, and nowhere
+else; `tests/lab/test_volume_secrets.py` searches for those of a real Cinder."""
 
 from __future__ import annotations
 
-import sqlite3
+import base64
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
+from resizeflow.drivers.simulator import exports
 from resizeflow.gate import Connections
+from resizeflow.persistence.models import Event, Migration, Notification
+from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
+from resizeflow.worker import Worker
+from tests.planted import by_hand
+from tests.searched import Calls, Search, printed
 
 PASSWORD = "Geh3im-Wort"  # noqa: S105 - the one that must not be found
+SEARCH = Search({"the password": (PASSWORD.encode(),)})
+OF_VOLUMES = Search(
+    {
+        "a Ceph key": (exports.KEY.encode(), base64.b64encode(exports.KEY.encode())[:-4]),
+        "a CHAP password": (exports.PASSWORD.encode(), base64.b64encode(exports.PASSWORD.encode())[:-4]),
+    }
+)
+"""What those of a simulated world begin with, as they are and as libvirt writes them."""
 GRAPHICS = f"<graphics type='vnc' port='-1' autoport='yes' passwd='{PASSWORD}'/>"
 
 
@@ -35,20 +51,12 @@ def secure(cloud: Cloud, host: str) -> str:
     return str(xml)
 
 
-def check_nowhere(cloud: Cloud) -> None:
-    """The password is in no cell of the database, in no byte of its files, and in no logged effect."""
-    database = sqlite3.connect(cloud.folder / "state.sqlite")
-    tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    cells = 0
-    for table in tables:
-        for row in database.execute(f"SELECT * FROM {table}"):  # noqa: S608 - our own names
-            cells += len(row)
-            assert not any(PASSWORD in str(cell) for cell in row), table
-    database.close()
-    assert cells > 100
-    for path in cloud.folder.glob("state.sqlite*"):
-        assert PASSWORD.encode() not in path.read_bytes(), path.name
-    assert not any(PASSWORD in repr(effect) for effect in cloud.world.effects())
+def check_nowhere(cloud: Cloud, search: Search = SEARCH, **texts: str) -> None:
+    """No secret is in a cell of the database, in a byte of its files, in a logged effect, or in one of the texts."""
+    effects = "\n".join(map(repr, cloud.world.effects()))
+    before = search.seen
+    assert [*search.database(cloud), *search.texts({**texts, "the effects": effects})] == []
+    assert search.seen - before > 100_000
 
 
 @pytest.mark.parametrize("host", ["h1", "h2"])
@@ -66,8 +74,7 @@ def test_it_moves_with_the_machine_and_is_written_nowhere(
     check_nowhere(cloud)
     assert cloud.run(cloud.service.confirm("safe")) is JobState.DONE
     assert PASSWORD in secure(cloud, host)
-    check_nowhere(cloud)
-    assert PASSWORD not in caplog.text
+    check_nowhere(cloud, log=caplog.text)
 
 
 @pytest.mark.parametrize("host", ["h1", "h2"])
@@ -90,8 +97,7 @@ def test_a_failure_does_not_tell_it_and_a_rollback_keeps_it(
     assert cloud.run(job) is JobState.DONE
     assert "the host says no" in (cloud.migration(job).error or "")
     assert PASSWORD in secure(cloud, "h1")
-    check_nowhere(cloud)
-    assert PASSWORD not in caplog.text + cloud.story(job) + (cloud.migration(job).error or "")
+    check_nowhere(cloud, log=caplog.text)
 
 
 def test_a_machine_whose_password_is_only_on_a_host_that_is_away_waits(cloud: Cloud) -> None:
@@ -113,3 +119,82 @@ def test_a_machine_without_secrets_does_not_wait_for_its_source(cloud: Cloud) ->
     cloud.world.crash("h1")
     assert cloud.run(job) is JobState.DONE, cloud.story(job)
     assert cloud.world.running(cloud.uuid) == ("h2",)
+
+
+# --- those of volumes ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def attached(memory_path: Path) -> Cloud:
+    """A machine with a volume of each kind."""
+    return Cloud(memory_path).build(volumes=("rbd", "iscsi", "nfs"))
+
+
+@pytest.mark.parametrize("host", ["h1", "h2"])
+def test_secrets_of_volumes_are_nowhere(attached: Cloud, host: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    calls = Calls()
+    resize = attached.service.resize("web", "big", host=host)
+    jobs = [resize]
+    run(attached, resize, calls)
+    for ask in (attached.service.revert, lambda name: attached.service.resize(name, "big", host=host)):
+        jobs.append(ask("web"))
+        run(attached, jobs[-1], calls)
+    run(attached, attached.service.confirm("web"), calls)
+    assert any(has_secret(attached, host, kind) for kind in ("ceph", "iscsi"))
+    told = "\n".join(calls.lines)
+    assert all(f"{method}(" in told for method in ("connection", "secret_value", "define_secret")) or host == "h1"
+    check_nowhere(attached, OF_VOLUMES, log=caplog.text, calls=told, **printed(attached, "web", jobs))
+
+
+@pytest.mark.parametrize(
+    ("host", "method"), [("h2", "define_secret"), ("h2", "start_paused"), ("cinder", "update_attachment")]
+)
+def test_a_failure_does_not_tell_those_of_volumes(
+    attached: Cloud, host: str, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    calls = Calls()
+    job = attached.service.resize("web", "big", host="h2")
+    attached.world.fail(host, method, "it says no")
+    run(attached, job, calls)
+    assert "it says no" in (attached.migration(job).error or "")
+    texts = {"log": caplog.text, "calls": "\n".join(calls.lines), **printed(attached, "web", [job])}
+    check_nowhere(attached, OF_VOLUMES, **texts)
+
+
+def run(cloud: Cloud, job: Submitted, calls: Calls) -> None:
+    with Worker(cloud.database, cloud.settings, connections=Connections(calls.connect), clock=cloud.clock) as worker:
+        worker.take_and_run(job.job_id)
+    assert cloud.job(job).state is JobState.DONE, cloud.story(job)
+
+
+def has_secret(cloud: Cloud, host: str, kind: str) -> bool:
+    return kind in [secret.kind for secret in by_hand(cloud, host, "secrets")]
+
+
+# --- the search ------------------------------------------------------------------------------------------
+
+
+def test_the_search_finds_what_is_planted(cloud: Cloud) -> None:
+    job = cloud.service.resize("web", "big", host="h2")
+    assert cloud.run(job) is JobState.DONE
+    assert cloud.run(cloud.service.confirm("web")) is JobState.DONE
+    with cloud.database.write() as tx:
+        for words in ("planted-event", "planted-deleted"):
+            tx.events.add(job.migration_id, "note", f"opened with {words}")
+        tx.session.execute(sa.update(Migration).values(error="Cinder said planted-error"))
+        tx.session.execute(sa.update(Notification).values(payload={"note": "planted-payload"}))
+    with cloud.database.write() as tx:
+        tx.session.execute(sa.delete(Event).where(Event.text.contains("planted-deleted")))
+    search = Search({word: (f"planted-{word}".encode(),) for word in ("event", "deleted", "error", "payload", "never")})
+    found = [*search.database(cloud), *search.texts(printed(cloud, "web", [job]))]
+    shown, history = (f"migration {view} {job.migration_id}" for view in ("show", "history"))
+    assert {place.removesuffix("-wal") for place in found} == {
+        *(f"{word} in file state.sqlite" for word in ("event", "deleted", "error", "payload")),
+        "event in table events",
+        f"event in {history}",
+        "error in table migrations",
+        f"error in {shown}",
+        "payload in table notifications",
+    }

@@ -63,6 +63,11 @@ def entering(place: str, section: str) -> Iterator[None]:
         ) from None
     except (keystone.ClientException, OSError) as error:
         raise _not_let_in(error, place, section) from None
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        # So keystoneauth says that an option is missing.
+        raise Refused(f"{place} cannot be used: {cleaned(error)}; correct {section}.") from None
 
 
 def _not_let_in(error: Exception, place: str, section: str) -> DriverError:

@@ -39,6 +39,9 @@ OLDEST, NEWEST = APIVersion("3.44"), APIVersion(MAX_VERSION)
 SERVICE = "service"
 """The role for whom Cinder deletes connected attachments (CVE-2023-2088). Without Keystone it takes our word for it."""
 
+DISCREET = tuple(f"keystoneauth.session{part}" for part in ("", ".request", ".response", ".body", ".request-id"))
+"""Loggers of requests and answers: they stay silent also if somebody who debugs something sets their levels later."""
+
 
 @dataclass(frozen=True)
 class Access:
@@ -100,6 +103,8 @@ def load(file: Path | None) -> Access:
     """Reads the section. Raises `Refused` with what is wrong in it."""
     # It would log bodies of answers, which have passwords of volumes in them, and addresses, which may.
     logging.getLogger("keystoneauth").setLevel(logging.CRITICAL)
+    for name in DISCREET:
+        logging.getLogger(name).addFilter(_is_critical)
     section = f"section [{GROUP}] of {file or 'the configuration'}"
     conf = cfg.ConfigOpts()
     loading.register_auth_conf_options(conf, GROUP)
@@ -115,6 +120,10 @@ def load(file: Path | None) -> Access:
         raise Refused(f"{section} lacks {', '.join(option.dest for option in error.options)}.") from None
     except (cfg.Error, TypeError, ValueError) as error:
         raise Refused(f"{section} cannot be used: {cleaned(what_is_wrong(error))}.") from None
+
+
+def _is_critical(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.CRITICAL
 
 
 def _loaded(conf: cfg.ConfigOpts, section: str) -> Access:

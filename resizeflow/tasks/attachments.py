@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from resizeflow.drivers.definition import Connected
-from resizeflow.drivers.interface import Refused
+from resizeflow.drivers.interface import Missing, Refused
 from resizeflow.drivers.volume import Attachment
 from resizeflow.handover import Waiting
 from resizeflow.persistence.models import Host, Migration, MovedVolume, Volume
@@ -135,10 +135,13 @@ class Attachments:
         )
 
     def _require_closed(self, attachment: Attachment, *, off: bool) -> None:
-        """Raises Waiting while a QEMU somewhere has the image open. RBD tells who, and cuts nobody off; of a volume that
+        """Raises Waiting while a QEMU somewhere has the image open. RBD tells who, and cuts nobody off; where a volume
         is attached to several machines nobody can tell whose QEMU it is."""
         volume = self.cinder.cinder_volume(self.volume.volume_id)
-        connection = self.cinder.connection(attachment.id)
+        try:
+            connection = self.cinder.connection(attachment.id)
+        except Missing:
+            return  # its deletion has just arrived, and was sent when nobody had the volume open any more
         if connection.kind != "rbd" or volume is None or volume.multiattach:
             return
         key = secrets.ceph_key(self.task, self.migration, connection)

@@ -119,19 +119,21 @@ class MoveTask(task.Task):
 
         Raises what the act raises when it is refused and the effect is not there either.
         """
+        last = ""
         for _ in range(LOOK_AGAIN):
             if done():
                 return
             try:
                 act()
-            except Unknown:
+            except Unknown as error:
+                last = f"; {error}"
                 self.gate.pause(0.5)
             except DriverError:
                 if done():
                     return
                 raise
         if not done():
-            raise DriverError(f"{what}: no sign of it after {LOOK_AGAIN} tries")
+            raise DriverError(f"{what}: no sign of it after {LOOK_AGAIN} tries{last}")
 
     def forget(self, act: Callable[[], object]) -> None:
         """An act that removes something: gone already is fine, an unknown outcome is tried again."""

@@ -1,4 +1,4 @@
-"""Revert: the machine goes back to its source, as it was when it left. What it wrote since is discarded."""
+"""Revert: the machine goes back to its source, as it was when it left. What it wrote on its own disks is discarded."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from resizeflow.rules.decision import DECIDING, Decision
 from resizeflow.rules.disks import CONFIG_DRIVE_BYTES, MIB, new_capacity
-from resizeflow.rules.machine import format_as_defined, movable
+from resizeflow.rules.machine import format_as_defined, lasting, movable
 from resizeflow.rules.move import BEFORE_LOOKING, RULES, Move
 from resizeflow.rules.request import check
 from resizeflow.rules.volumes import VOLUMES
@@ -18,6 +18,7 @@ __all__ = [
     "Move",
     "check",
     "format_as_defined",
+    "lasting",
     "movable",
     "new_capacity",
 ]

@@ -32,15 +32,20 @@ def movable(domain: DomainFacts) -> None:
         raise MigrationPreCheckError(
             f"{domain.name} has {' and '.join(machine.left_behind)}, whose content would stay behind: detach it."
         )
-    running = definition.read(domain.live_xml or domain.inactive_xml)
+    lasting(domain)
+    for disk in machine.disks:
+        if disk.kind in ("disk", "lun") and not disk.network:
+            _is_a_file(domain.name, disk)
+
+
+def lasting(domain: DomainFacts) -> None:
+    """MigrationPreCheckError, 409: a disk that only the running machine has would be lost when it is shut down."""
+    machine, running = definition.read(domain.inactive_xml), definition.read(domain.live_xml or domain.inactive_xml)
     if fleeting := sorted({disk.device for disk in running.disks} - {disk.device for disk in machine.disks}):
         raise MigrationPreCheckError(
             f"{domain.name} has disk {', '.join(fleeting)} only until it is shut down: attach it in its definition as "
             "well, or detach it."
         )
-    for disk in machine.disks:
-        if disk.kind in ("disk", "lun") and not disk.network:
-            _is_a_file(domain.name, disk)
 
 
 def _is_a_file(name: str, disk: Disk) -> None:

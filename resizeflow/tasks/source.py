@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from resizeflow import volumes
+from resizeflow import rules, volumes
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Connected
 from resizeflow.drivers.hypervisor import DomainFacts
@@ -140,6 +140,8 @@ class CheckSource(MoveTask):
             if volume is None or volume.capacity != disk.source_capacity:
                 raise Conflict(f"{disk.device} ({disk.source_path}) on {source.name} is not as it was captured.")
         there = self._look_at_destination(migration)
+        if there is not None:
+            rules.lasting(there)
         attached = volumes.examine(self.gate, there.inactive_xml) if there else None
 
         def seen(tx: Transaction) -> None:

@@ -12,6 +12,7 @@ from resizeflow.drivers import definition
 from resizeflow.gate import Looks
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
+from tests.planted import by_hand, xml_of
 from tests.seen import look
 
 
@@ -70,6 +71,16 @@ def test_a_volume_attached_while_resized_goes_along_when_reverted(cloud: Cloud) 
     assert cloud.run(revert) is JobState.DONE, cloud.story(revert)
     assert devices(cloud, "h1")["vdz"] == added
     assert cloud.world.cinder_volume(added).open_at == ("h1",)
+
+
+def test_a_volume_that_only_the_running_machine_has_is_not_lost_by_a_revert(cloud: Cloud) -> None:
+    job = resized(cloud)
+    by_hand(cloud, "h2", "define", definition.without_disk(xml_of(cloud, "h2"), VOLUMES[0]))
+    revert = cloud.service.revert("web")
+    assert cloud.run(revert) is JobState.DONE, cloud.story(revert)
+    assert cloud.migration(job).status is MigrationStatus.FINISHED
+    assert f"web has disk {VOLUMES[0]} only until it is shut down" in cloud.story(revert)
+    assert cloud.world.running(cloud.uuid) == ("h2",)
 
 
 SWAP_OF_ATTACHMENTS = [

@@ -23,7 +23,7 @@ from resizeflow.states import Direction, JobState, MigrationStatus
 
 SHOWN = 5
 """So many differences tell what is wrong."""
-POWER = ("/live", "/state", "/content", "/instances")
+POWER = ("/live", "/state", "/content", "/open_at", "/instances")
 """What a loss of power leaves otherwise."""
 
 

@@ -173,7 +173,7 @@ def test_an_attachment_that_is_gone_turns_back(stage: Stage, operation: str, poi
     stage.check_turned_back()
 
 
-@pytest.mark.parametrize("decision", ["confirm", "revert"])
+@pytest.mark.parametrize("decision", [pytest.param("confirm", marks=certify), "revert"])
 @pytest.mark.parametrize("point", [WITHOUT_A_WAY_BACK[0], pytest.param(WITHOUT_A_WAY_BACK[1], marks=certify)])
 def test_a_resize_that_lost_its_way_back_can_be_decided(stage: Stage, point: str, decision: str) -> None:
     cloud = stage.cloud
@@ -221,7 +221,7 @@ def delete_at(stage: Stage, operation: str, point: str, *which: str) -> None:
 # --- volumes of other machines, other volumes of this machine --------------------------------------------
 
 
-@pytest.mark.parametrize("decision", ["confirm", "revert"])
+@pytest.mark.parametrize("decision", [pytest.param("confirm", marks=certify), "revert"])
 def test_an_attachment_of_another_machine_is_let_alone(make_cinder_cloud: CinderMaker, decision: str) -> None:
     """Of a volume that several machines may have."""
     cloud = make_cinder_cloud().build_machine("multi")
@@ -239,7 +239,7 @@ def test_an_attachment_of_another_machine_is_let_alone(make_cinder_cloud: Cinder
     assert wrong(cloud, job) == []
 
 
-@pytest.mark.parametrize("decision", ["confirm", "revert"])
+@pytest.mark.parametrize("decision", [pytest.param("confirm", marks=certify), "revert"])
 def test_what_is_attached_and_detached_before_the_decision_stays_so(
     make_cinder_cloud: CinderMaker, decision: str
 ) -> None:

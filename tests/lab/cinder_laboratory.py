@@ -1,0 +1,138 @@
+"""Kills workers at the points of one operation that have to do with volumes, against a real Cinder.
+
+Each case begins at the moment at which the job was queued.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from resizeflow.chaos.child import KILLED, Child
+from resizeflow.chaos.cloud import CHILD_SECONDS, normal
+from resizeflow.drivers.interface import Effect
+from resizeflow.drivers.volume import EFFECTS
+from resizeflow.errors import Conflict
+from resizeflow.flows import TASKS
+from resizeflow.states import Direction, JobState
+from resizeflow.tasks import volumes as volume_tasks
+from tests.lab.cinder_cloud import CinderCloud
+from tests.lab.cinder_judge import changed, wrong
+from tests.lab.cinder_stage import RUNS, Moment, ask
+
+OF_VOLUMES = frozenset(
+    task.__name__ for tasks in TASKS.values() for task in tasks if task.__module__ == volume_tasks.__name__
+)
+AT_CINDER = frozenset(method for method, effect in EFFECTS.items() if effect is Effect.ACT)
+TOLD = ("lease", "effect", "unknown", "failure", "note")
+"""The kinds of lines in the log that tell how a case came to what it is."""
+OF_SECRETS = frozenset({"define_secret", "undefine_secret"})
+
+
+def is_of_volumes(point: str) -> bool:
+    """Whether a point is of an effect on Cinder or on a secret, of the storing of an attachment's id, or of what a
+    volume task saves at its end."""
+    *words, what, _when = point.split(".")
+    if what in ("SUCCESS", "REVERTED"):
+        return words[0] in OF_VOLUMES
+    return what.partition("#")[0] in AT_CINDER | OF_SECRETS | {"attachment"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A worker is killed at a point; then the job is taken up again, or turned back before. On the way back it is one
+    that a refusal (`turned`, the effect that is refused) has begun."""
+
+    operation: str
+    point: str
+    ending: str
+    turned: str | None = None
+
+    def __str__(self) -> str:
+        turned = f"fail@{self.turned}/" if self.turned else ""
+        return f"{self.operation}/{turned}kill@{self.point}/{self.ending}"
+
+    @property
+    def armed(self) -> str:
+        """The failpoints."""
+        return f"{self.turned}=raise;{self.point}=kill" if self.turned else f"{self.point}=kill"
+
+
+class CinderLaboratory:
+    """One operation on a cloud's machine, at the moment before it: its points are known from a run that nothing
+    disturbs."""
+
+    def __init__(self, cloud: CinderCloud, operation: str, folder: Path) -> None:
+        self.cloud = cloud
+        self.operation = operation
+        self._folder = folder
+        folder.mkdir()
+        self._before = cloud.state()
+        self.job = ask(cloud, operation)
+        self._before = normal(self._before, self.job)
+        with cloud.database.read() as tx:
+            self._accepted = max(event.seq for event in tx.events.of(self.job.migration_id))
+        self._begin = Moment(cloud, folder / "begin")
+        cloud.run(self.job)  # In this process, whose forks then have all statements compiled.
+        self._done = cloud.state(self.job)
+        self._begin.restore()
+        self.points = self._finish()
+        self.end = Moment(cloud, folder / "end")
+        """As an undisturbed run leaves everything."""
+        gc.freeze()  # what is warm now is not looked through again by every fork
+
+    def cases(self) -> Iterator[Case]:
+        """All there are: those on the way are killed once and end in two ways, if they still can be turned back."""
+        endings = ("resume",) if self.operation == "confirm" else ("resume", "rollback")
+        for point in self.points:
+            yield from (Case(self.operation, point, ending) for ending in endings)
+        turned, points = self._way_back() if "rollback" in endings else ("", [])
+        yield from (Case(self.operation, point, "resume", turned) for point in points)
+
+    def _way_back(self) -> tuple[str, list[str]]:
+        """The latest refused effect at Cinder that turns the job back, and the points that are passed then only."""
+        for point in reversed([point for point in self.points if point.endswith(".checked")]):
+            self._begin.restore()
+            points = self._finish(f"{point}=raise")
+            if self.cloud.job(self.job).direction is Direction.BACK:
+                return point, [passed for passed in points if passed not in self.points]
+        raise LookupError(f"nothing turns the {self.operation} back")
+
+    def run(self, case: Case) -> list[str] | None:
+        """What is wrong in the end; None if there is no such case, because the job only goes forward by then."""
+        self._begin.restore()
+        if self._child(case.armed).wait(CHILD_SECONDS) != KILLED:
+            return [f"the worker did not come to {case.point}"]
+        if case.ending == "rollback":
+            try:
+                self.cloud.service.rollback(self.job.migration_id)
+            except Conflict:
+                return None
+        self._finish()
+        back = case.ending == "rollback" or case.turned is not None
+        return wrong(self.cloud, self.job) + changed(self.cloud, self.job, self._before if back else self._done)
+
+    def story(self) -> str:
+        """What the job of the last case tells."""
+        with self.cloud.database.read() as tx:
+            events = [event for event in tx.events.of(self.job.migration_id) if event.seq > self._accepted]
+        told = [event for event in events if event.kind in TOLD]
+        return "\n".join(f"  {event.epoch} {event.kind} {event.task} {event.text}" for event in told)
+
+    def _finish(self, armed: str = "") -> list[str]:
+        """Workers run the job until it is done; the points of volumes that they passed, each once."""
+        log = self._folder / "points"
+        log.unlink(missing_ok=True)
+        for _ in range(RUNS):
+            if self._child(armed, log).wait(CHILD_SECONDS) != 0:
+                raise RuntimeError(f"a worker ended badly:\n{self.cloud.story(self.job)}")
+            if self.cloud.job(self.job).state is JobState.DONE:
+                break
+        return [point for point in dict.fromkeys(log.read_text().split()) if is_of_volumes(point)]
+
+    def _child(self, armed: str, log: Path | None = None) -> Child:
+        self.cloud.expire(self.job)
+        self.cloud.release()
+        return Child(lambda: self.cloud.run(self.job), armed, log)

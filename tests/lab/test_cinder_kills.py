@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.cinder_laboratory import CinderLaboratory
+from resizeflow.tasks.attachments import Attachments
+from tests.lab.cinder_laboratory import Case, CinderLaboratory
 from tests.lab.conftest import CinderMaker
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(4 * 3600)]
@@ -48,6 +49,17 @@ def test_killed_at_every_effect_on_a_volume(
         resize.end.restore()
         wrong += try_all(CinderLaboratory(cloud, operation, tmp_path / operation), every)
     assert not wrong, "\n".join(wrong)
+
+
+def test_what_is_wrong_is_seen(make_cinder_cloud: CinderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback that does not look for what nobody has written down leaves an attachment."""
+    laboratory = CinderLaboratory(make_cinder_cloud().build_machine("nfs"), "resize", tmp_path / "resize")
+    case = Case("resize", "ReserveVolumes.create_attachment#1.after", "rollback")
+    assert laboratory.run(case) == []
+    monkeypatch.setattr(Attachments, "sweep", lambda _: None)
+    found = laboratory.run(case) or []
+    assert any("'reserved', 'nowhere'" in sentence for sentence in found)
+    assert any("nothing accounts for it" in sentence for sentence in found)
 
 
 def try_all(laboratory: CinderLaboratory, every: int) -> list[str]:

@@ -93,7 +93,6 @@ class VolumeConnection:
     user: str | None = None
     secret: SecretUse | None = None
     password: str | None = field(default=None, repr=False)
-    discard: bool = False
     readonly: bool = False
 
 
@@ -125,7 +124,6 @@ def _rbd(_attachment_id: str, info: Mapping[str, Any]) -> VolumeConnection:
         hosts=tuple(zip(info["hosts"], ports, strict=True)),
         user=info["auth_username"] if authenticated else None,
         secret=SecretUse(info["secret_uuid"], "ceph") if authenticated else None,
-        discard=bool(info.get("discard")),
         readonly=info.get("access_mode") == "ro",
     )
 
@@ -142,7 +140,6 @@ def _iscsi(attachment_id: str, info: Mapping[str, Any]) -> VolumeConnection:
         user=info.get("auth_username") if password else None,
         secret=SecretUse(attachment_id, "iscsi") if password else None,
         password=password,
-        discard=bool(info.get("discard")),
         readonly=info.get("access_mode") == "ro",
     )
 

@@ -63,7 +63,7 @@ class Attachments:
         self.cinder = task.gate.volumes()
 
     def __str__(self) -> str:
-        return f"volume {self.volume.volume_id} ({self.volume.device})"
+        return f"{self.volume.device} (volume {self.volume.volume_id})"
 
     def reserve(self, which: Which) -> None:
         """There is a blank attachment, and its id is stored."""
@@ -78,6 +78,7 @@ class Attachments:
         with self.task.world.intent("attachment") as tx:
             setattr(tx.session.get_one(MovedVolume, self.volume.id), which, made.id)
         setattr(self.volume, which, made.id)
+        self.task.tell(f"{self} is reserved by attachment {made.id}")
 
     def connect(self, which: Which, host: Host) -> None:
         """The attachment is connected to a host; one that somebody deleted is made anew."""
@@ -87,6 +88,7 @@ class Attachments:
             lambda: self.cinder.update_attachment(getattr(self.volume, which), connector_of(host)),
             f"connection of {self} to {host.name}",
         )
+        self.task.tell(f"{self} is connected to {host.name} by attachment {getattr(self.volume, which)}")
 
     def complete(self, which: Which) -> None:
         """The machine uses the attachment, and Cinder knows."""
@@ -133,6 +135,7 @@ class Attachments:
             lambda: self.cinder.delete_attachment(attachment_id),
             f"end of attachment {attachment_id} of {self}",
         )
+        self.task.tell(f"attachment {attachment_id} of {self} is deleted")
 
     def _require_closed(self, attachment: Attachment, *, off: bool) -> None:
         """Raises Waiting while a QEMU somewhere has the image open. RBD tells who, and cuts nobody off; where a volume
@@ -155,7 +158,10 @@ class Attachments:
             if off:
                 return
             raise Waiting(f"{self} may still be open elsewhere: {error}", delay=WAIT_FOR_HOST) from error
-        raise Waiting(f"{self} is still open at {', '.join(watchers)}", delay=WAIT_FOR_HOST)
+        where = ", ".join(watchers)
+        raise Waiting(
+            f"{self.volume.device} is still open at {where}: volume {self.volume.volume_id}", delay=WAIT_FOR_HOST
+        )
 
 
 def each(task: MoveTask, migration: Migration, volumes: Iterable[MovedVolume]) -> list[Attachments]:

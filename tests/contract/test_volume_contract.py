@@ -70,7 +70,7 @@ def test_each_kind_says_how_it_is_opened(cinder: VolumeSite) -> None:
             assert found[kind].secret == SecretUse(made, "iscsi")
     ceph, iscsi, nfs = found.values()
     assert ceph.name.startswith("volumes/volume-")
-    assert (ceph.user, ceph.discard, ceph.password) == ("cinder", True, None)
+    assert (ceph.user, ceph.password) == ("cinder", None)
     assert ceph.secret is not None
     assert (ceph.secret.kind, nfs.secret) == ("ceph", None)
     assert all(port for _host, port in (*ceph.hosts, *iscsi.hosts))

@@ -48,7 +48,6 @@ RBD = VolumeConnection(
     hosts=(("203.0.113.1", 3300), ("2001:db8::1", 3300)),
     user="cinder",
     secret=SecretUse("bbbbbbbb-0000-4000-8000-000000000001", "ceph"),
-    discard=True,
 )
 ISCSI = VolumeConnection(
     kind="iscsi",
@@ -57,7 +56,6 @@ ISCSI = VolumeConnection(
     user="chap2",
     secret=SecretUse("bbbbbbbb-0000-4000-8000-000000000002", "iscsi"),
     password="chap-s3cret",  # noqa: S106 - it has to appear nowhere
-    discard=True,
     readonly=True,
 )
 NFS = VolumeConnection(

@@ -36,7 +36,7 @@ def test_the_source_waits_while_an_image_is_open_elsewhere(memory_path: Path) ->
     cloud, job = stranded(memory_path, "rbd")
     row = cloud.job(job)
     assert row.state is JobState.QUEUED
-    assert f"volume {cloud.volumes[0]} (vdm) is still open at h2" in (row.reason or "")
+    assert f"vdm is still open at h2: volume {cloud.volumes[0]}" in (row.reason or "")
     assert cloud.world.running(cloud.uuid) == ()
     cloud.world.crash("h2")
     cloud.run(job, tries=2)

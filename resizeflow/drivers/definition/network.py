@@ -37,8 +37,6 @@ def _connect(disk: etree._Element, to: Connected) -> None:
     disk.set("type", "network")
     driver = made(disk, "driver")
     driver.attrib.update({"name": "qemu", "type": to.connection.format})
-    if to.connection.discard and "discard" not in driver.attrib:
-        driver.set("discard", "unmap")
     source = _source(to)
     for element in disk.findall("*"):
         if element.tag == "source":
@@ -68,4 +66,4 @@ def _source(to: Connected) -> etree._Element:
 
 def _kept(source: etree._Element, kind: str) -> list[etree._Element]:
     """What a source says of the volume's content, and as whom NFS is asked for it: Cinder knows nothing of either."""
-    return [*source.findall("encryption"), *source.findall("identity" if kind == "nfs" else "none")]
+    return [*source.findall("encryption"), *(source.findall("identity") if kind == "nfs" else ())]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lab import Host
-from resizeflow.drivers.hypervisor import DomainFacts, Fence, Missing, PowerState, VolumeFacts, VolumeSpec
+from resizeflow.drivers.hypervisor import DomainFacts, PowerState, VolumeFacts, VolumeSpec
+from resizeflow.drivers.interface import Fence, Missing
 from resizeflow.drivers.libvirt.client import LibvirtConnection
 
 POOL = Host.pool

@@ -13,7 +13,8 @@ import uuid
 import pytest
 
 from lab.system import wait_until
-from resizeflow.drivers.hypervisor import DriverError, PowerState, Refused, Unknown, Unreachable
+from resizeflow.drivers.hypervisor import PowerState
+from resizeflow.drivers.interface import DriverError, Refused, Unknown, Unreachable
 from resizeflow.drivers.libvirt.client import LibvirtConnection
 from tests.lab.driven import REPOSITORY, Driven, child_pid, definition, fence, is_alive
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from lab.system import wait_until
-from resizeflow.drivers.hypervisor import EFFECTS, Effect
+from resizeflow.drivers.hypervisor import EFFECTS
+from resizeflow.drivers.interface import Effect
 from resizeflow.service import Submitted
 from resizeflow.states import JobState
 from resizeflow.worker import Worker

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from resizeflow.chaos.cloud import Cloud, FastClock
 from resizeflow.chaos.laboratory import Laboratory
-from resizeflow.drivers.hypervisor import Fence, HostConnection, Watch
+from resizeflow.drivers.interface import Connection, Fence, Watch
 from resizeflow.drivers.simulator import SimulatedConnection
 from resizeflow.drivers.simulator.effects import Cause
 from resizeflow.errors import Conflict
@@ -51,7 +51,7 @@ class Interruption:
             self.strike()
 
 
-class InterruptedConnection(HostConnection):
+class InterruptedConnection(Connection):
     """A connection that tells of each call before it is made."""
 
     def __init__(self, inner: SimulatedConnection, interruption: Interruption) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from resizeflow.chaos.cloud import Cloud
-from resizeflow.drivers.hypervisor import Fence
+from resizeflow.drivers.interface import Fence
 from resizeflow.errors import InstanceIsLocked
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, TaskState

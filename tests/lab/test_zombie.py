@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from lab.guest import VolumeSpec
+from lab.lab import Lab
 from lab.system import wait_until
 from resizeflow.drivers.hypervisor import EFFECTS
 from resizeflow.drivers.interface import Effect
@@ -48,6 +50,8 @@ KINDS = {
     "start_merge": ("merge", "MergeOverlays.start_merge#1"),
     "suspend": ("merge", "MergeOverlays.suspend#1"),
     "pivot_merge": ("merge", "MergeOverlays.pivot_merge#2"),
+    "define_secret": ("volumes", "DefineDestination.define_secret#1"),
+    "undefine_secret": ("volumes, revert", "RemoveDestination.undefine_secret#1"),
 }
 EACH_RUN = {"start_paused"}
 
@@ -64,10 +68,15 @@ def test_every_kind_of_effect_is_stopped_once() -> None:
     ],
 )
 def test_stopped_between_check_and_call(
-    make_fleet: FleetMaker, make_worker: WorkerMaker, kind: str, family: bool
-) -> None:  # fmt: skip
+    lab: Lab, make_fleet: FleetMaker, make_worker: WorkerMaker, kind: str, family: bool
+) -> None:
     flow, point = KINDS[kind]
-    fleet = make_fleet(**SHORT_LEASE, autostart=True, transfer="stream" if flow == "stream" else "direct")
+    volumes: tuple[VolumeSpec, ...] = ()
+    if flow.startswith("volumes"):
+        lab.up(hosts=2, volumes=True)
+        volumes = (VolumeSpec("rbd"),)
+    transfer = "stream" if flow == "stream" else "direct"
+    fleet = make_fleet(**SHORT_LEASE, autostart=True, volumes=volumes, transfer=transfer)
     with checks.never_two(fleet.lab, "web"):
         job = submitted(fleet, flow)
         zombie = make_worker(fleet, arm=f"{point}.checked=stop")
@@ -112,7 +121,7 @@ def test_stopped_in_the_middle_of_a_stream(make_fleet: FleetMaker, make_worker: 
 
 def submitted(fleet: Fleet, flow: str) -> Submitted:
     """The job of which one effect is stopped, after what must come before it."""
-    if flow in ("resize", "stream"):
+    if flow in ("resize", "stream", "volumes"):
         return fleet.service.resize("web", "big", host="h2")
     if flow == "swap":
         fleet.inventory.create_flavor("swapping", vcpus=2, memory_mb=384, root_gb=2, ephemeral_gb=1, swap_mb=64)
@@ -120,7 +129,7 @@ def submitted(fleet: Fleet, flow: str) -> Submitted:
     before = fleet.service.resize("web", "big", host="h1" if flow == "merge" else "h2")
     assert fleet.run(before) is JobState.DONE, fleet.story(before)
     fleet.guest.wait_report(boots=2, timeout=90)
-    return fleet.service.revert("web") if flow == "revert" else fleet.service.confirm("web")
+    return fleet.service.revert("web") if flow.endswith("revert") else fleet.service.confirm("web")
 
 
 def taken_over_and_finished(fleet: Fleet, job: Submitted, *, boots: int, **settings: Any) -> None:

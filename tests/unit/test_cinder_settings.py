@@ -134,7 +134,12 @@ def test_a_volume_that_qemu_does_not_open_is_refused(
 ) -> None:
     (volume_id,) = cloud.volumes
     volume = {"id": volume_id, "name": "data", "status": "in-use", "size": 1, "multiattach": False, "encrypted": False}
-    attachment: dict[str, Any] = {"id": ATTACHMENT, "volume_id": volume_id, "instance": cloud.uuid, "status": "attached"}
+    attachment: dict[str, Any] = {
+        "id": ATTACHMENT,
+        "volume_id": volume_id,
+        "instance": cloud.uuid,
+        "status": "attached",
+    }
     attachment["connection_info"] = {**info(), "attachment_id": ATTACHMENT}
     stub.answer(f"GET /v3/{PROJECT}/volumes/{volume_id}", Answer(body={"volume": volume}))
     pages = Answer(body={"attachments": [attachment]}), Answer(body={"attachments": []})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,6 +118,21 @@ CINDER = [
     ),
     cfg.StrOpt("endpoint", help="With `noauth`: where Cinder is, http://HOST:8776/v3."),
 ]
+NEUTRON = [
+    cfg.StrOpt(
+        "auth_type",
+        help="How to log in to Neutron, as in section [cinder]; `noauth` for a Neutron without Keystone. Without it "
+        "there is no Neutron: machines are plugged into bridges, by their names.",
+    ),
+    cfg.StrOpt("endpoint", help="With `noauth`: where Neutron is, http://HOST:9696."),
+    cfg.FloatOpt(
+        "vif_plugging_timeout",
+        default=300.0,
+        min=0,
+        help="Seconds for which a machine that was started, and does not run yet, waits for the agent of its host to "
+        "plug its ports in, before the resize turns back (Nova's option); 0: it does not wait.",
+    ),
+]
 GROUPS = {
     "DEFAULT": DEFAULT,
     "database": DATABASE,
@@ -125,6 +141,7 @@ GROUPS = {
     "notifications": NOTIFICATIONS,
     "scheduler": SCHEDULER,
     "cinder": CINDER,
+    "neutron": NEUTRON,
 }
 
 
@@ -155,9 +172,10 @@ class Notifications:
 
 
 @dataclass(frozen=True)
-class Cinder:
-    """Whether there is a Cinder, and where its driver reads how to reach it."""
+class OpenStackService:
+    """Whether there is a Cinder, or a Neutron, and where its driver reads how to reach it."""
 
+    name: str
     auth_type: str | None = None
     endpoint: str | None = None
     file: Path | None = None
@@ -165,12 +183,12 @@ class Cinder:
 
     @property
     def uri(self) -> str | None:
-        """What `drivers.connect` takes, None without a Cinder. `sim:///FILE?host=cinder` is the simulator's."""
+        """What `drivers.connect` takes, None without the service. `sim:///FILE?host=NAME` is the simulator's."""
         if self.auth_type is None:
             return None
         if (self.endpoint or "").startswith("sim:"):
             return self.endpoint
-        return f"cinder://{self.file.absolute() if self.file else ''}"
+        return f"{self.name}://{self.file.absolute() if self.file else ''}"
 
 
 @dataclass(frozen=True)
@@ -205,7 +223,9 @@ class Settings:
     quota: dict[str, int]
     scheduler: Scheduling
     notifications: Notifications
-    cinder: Cinder = field(default_factory=Cinder)
+    services: Mapping[str, OpenStackService]
+    """By their names, `cinder` and `neutron`."""
+    vif_plugging_timeout: float
 
     def __post_init__(self) -> None:
         if self.lease_seconds * 2 / 3 <= self.act_timeout + self.fence_window:
@@ -267,12 +287,17 @@ def load(given: str | None = None) -> Settings:
                 keep_days=conf.notifications.keep_days,
                 file=path,
             ),
-            cinder=Cinder(conf.cinder.auth_type or None, conf.cinder.endpoint or None, path),
+            services={name: _service(conf, name, path) for name in ("cinder", "neutron")},
+            vif_plugging_timeout=conf.neutron.vif_plugging_timeout,
         )
     except UsageError as error:
         raise UsageError(f"The configuration {path} cannot be used: {error}") from None
     except (cfg.Error, ValueError, OSError) as error:
         raise UsageError(f"The configuration {path} cannot be used: {what_is_wrong(error)}") from None
+
+
+def _service(conf: cfg.ConfigOpts, name: str, file: Path | None) -> OpenStackService:
+    return OpenStackService(name, conf[name].auth_type or None, conf[name].endpoint or None, file)
 
 
 def what_is_wrong(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The one way to touch a host, or Cinder: nothing else may hold a raw driver.
+"""The one way to touch a host, Cinder or Neutron: nothing else may hold a raw driver.
 
 `Looks` asks and never changes anything; it needs no lease and serves the commands, the scheduler and the doctor.
 `Gate` also acts, and is made for one job under its lease. For each act, in this order: name the point, see that the
@@ -21,9 +21,10 @@ import tenacity
 from resizeflow import drivers, failpoints
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
-from resizeflow.drivers import hypervisor, volume
+from resizeflow.drivers import hypervisor, network, volume
 from resizeflow.drivers.hypervisor import Hypervisor
 from resizeflow.drivers.interface import Connection, Effect, Fence, Refused, Unknown, Unreachable, Watch
+from resizeflow.drivers.network import NetworkService
 from resizeflow.drivers.volume import VolumeService
 from resizeflow.handover import Handover, LeaseLost, Stopping, TurnBack
 from resizeflow.lease import Lease
@@ -40,7 +41,7 @@ CHECK_EVERY = 1.0
 
 
 class Place(Protocol):
-    """Where a call goes: a host, or Cinder."""
+    """Where a call goes: a host, Cinder, or Neutron."""
 
     @property
     def id(self) -> str: ...
@@ -62,22 +63,34 @@ class HostAway(Away):
         self.host = host
 
 
-class CinderAway(Away):
+class ServiceAway(Away):
+    """A service that machines of several hosts depend on did not answer, or there is none."""
+
+
+class CinderAway(ServiceAway):
     """Cinder did not answer, or there is none."""
 
 
+class NeutronAway(ServiceAway):
+    """Neutron did not answer, or there is none."""
+
+
 @dataclass(frozen=True)
-class _Cinder:
-    """The place that Cinder is."""
+class _Service:
+    """The place that Cinder is, or Neutron."""
 
     uri: str
-    id: str = "cinder"
-    name: str = "cinder"
+    id: str
+    away: type[ServiceAway]
+
+    @property
+    def name(self) -> str:
+        return self.id
 
 
 def _away(place: Place, reason: str) -> Away:
-    if isinstance(place, _Cinder):
-        return CinderAway(f"Cinder does not answer: {reason}")
+    if isinstance(place, _Service):
+        return place.away(f"{place.name.capitalize()} does not answer: {reason}")
     return HostAway(cast("Host", place), reason)
 
 
@@ -104,7 +117,7 @@ class Connections:
 
 
 class _Door:
-    """A `Hypervisor` or a `VolumeService` whose methods go through the gate, each as its mark says."""
+    """A `Hypervisor`, `VolumeService` or `NetworkService` whose methods go through the gate, each as its mark says."""
 
     def __init__(self, gate: Looks, place: Place, effects: Mapping[str, Effect], patience: float) -> None:
         self._gate = gate
@@ -126,7 +139,7 @@ class _Door:
 
 
 class Looks:
-    """Questions to hosts and to Cinder, retried freely."""
+    """Questions to hosts, to Cinder and to Neutron, retried freely."""
 
     def __init__(self, connections: Connections, settings: Settings, clock: Clock) -> None:
         self.connections = connections
@@ -145,11 +158,22 @@ class Looks:
     def volumes(self, *, patience: float | None = None) -> VolumeService:
         """Cinder to talk to, asked again as a host is. Raises `CinderAway` where none is configured, as looks do where
         it does not answer."""
-        if self.settings.cinder.uri is None:
-            raise CinderAway("no Cinder is configured: give auth_type in section [cinder] of the configuration")
+        return cast("VolumeService", self._service("cinder", CinderAway, volume.EFFECTS, patience))
+
+    def network(self, *, patience: float | None = None) -> NetworkService:
+        """Neutron to talk to, as Cinder. Raises `NeutronAway` where none is configured or it does not answer."""
+        return cast("NetworkService", self._service("neutron", NeutronAway, network.EFFECTS, patience))
+
+    def _service(
+        self, name: str, away: type[ServiceAway], effects: Mapping[str, Effect], patience: float | None
+    ) -> _Door:
+        uri = self.settings.services[name].uri
+        if uri is None:
+            words = f"no {name.capitalize()} is configured: give auth_type in section [{name}] of the configuration"
+            raise away(words)
         if patience is None:
             patience = self.settings.host_patience
-        return cast("VolumeService", _Door(self, _Cinder(self.settings.cinder.uri), volume.EFFECTS, patience))
+        return _Door(self, _Service(uri, name, away), effects, patience)
 
     def look(self, place: Place, method: str, args: tuple[Any, ...], patience: float) -> Any:
         connection = self.connections.to(place.uri)
@@ -195,7 +219,7 @@ class Looks:
 
 
 class Gate(Looks):
-    """Acts on hosts and at Cinder for one job, under its lease."""
+    """Acts on hosts, at Cinder and at Neutron for one job, under its lease."""
 
     def __init__(
         self,
@@ -281,7 +305,7 @@ class Gate(Looks):
         self.check()
 
     def act(self, place: Place, method: str, args: tuple[Any, ...]) -> Any:
-        """One effect on a host or at Cinder. Raises `Refused` (nothing happened), `Unknown` (look again), `Away`."""
+        """One effect, on a host or at a service. Raises `Refused` (nothing happened), `Unknown` (look again), `Away`."""
         point = self.point(method)
         connection = self.connections.to(place.uri)
         self._open(place, connection)

@@ -8,7 +8,7 @@ from typing import Any
 from taskflow import task
 
 from resizeflow.drivers.interface import DriverError, Missing, Unknown
-from resizeflow.gate import Away, CinderAway, HostAway
+from resizeflow.gate import Away, HostAway, ServiceAway
 from resizeflow.handover import Attention, Handover, Waiting
 from resizeflow.persistence.database import AWAY, away
 from resizeflow.persistence.models import Host, Migration
@@ -18,7 +18,7 @@ from resizeflow.world import World
 LOOK_AGAIN = 3
 """How often an act whose outcome is unknown is looked at and, if it did not happen, repeated."""
 WAIT_FOR_HOST = 10.0
-"""Seconds before a job that waits for a host, or for Cinder, is taken up again."""
+"""Seconds before a job that waits for a host, for Cinder or for Neutron is taken up again."""
 
 
 class StorageAway(DriverError):
@@ -66,8 +66,8 @@ class MoveTask(task.Task):
             self.do(migration)
         except AWAY:
             raise
-        except CinderAway as error:
-            # The way back needs it as well, wherever something was done to a volume.
+        except ServiceAway as error:
+            # The way back needs it as well, wherever something was done to a volume or a port.
             raise Waiting(str(error), delay=WAIT_FOR_HOST) from error
         except HostAway as error:
             if self._only_forward() or error.host.id == migration.source_host_id:

@@ -12,7 +12,16 @@ from resizeflow.persistence.models.inventory import (
     ServerGroup,
 )
 from resizeflow.persistence.models.machines import Binding, Disk, Instance, Port, Volume
-from resizeflow.persistence.models.moves import AT_CINDER, Debt, Migration, MovedDisk, MovedVolume, Segment
+from resizeflow.persistence.models.moves import (
+    AT_CINDER,
+    AT_NEUTRON,
+    Debt,
+    Migration,
+    MovedDisk,
+    MovedPort,
+    MovedVolume,
+    Segment,
+)
 from resizeflow.persistence.models.work import (
     AtomDetail,
     Event,
@@ -21,11 +30,13 @@ from resizeflow.persistence.models.work import (
     LogBook,
     Notification,
     Postman,
+    ServerEvent,
     WorkerRow,
 )
 
 __all__ = [
     "AT_CINDER",
+    "AT_NEUTRON",
     "GIB",
     "Aggregate",
     "AggregateHost",
@@ -45,6 +56,7 @@ __all__ = [
     "LogBook",
     "Migration",
     "MovedDisk",
+    "MovedPort",
     "MovedVolume",
     "Notification",
     "Port",
@@ -54,6 +66,7 @@ __all__ = [
     "QuotaUsage",
     "Reservation",
     "Segment",
+    "ServerEvent",
     "ServerGroup",
     "UtcDateTime",
     "Volume",

@@ -65,6 +65,8 @@ class Host(Base):
     peer_uri: Mapped[str | None] = mapped_column(sa.String(1024))
     data_uri: Mapped[str | None] = mapped_column(sa.String(1024))
     pool: Mapped[str] = mapped_column(sa.String(255))
+    shell: Mapped[str | None] = mapped_column(sa.String(1024))
+    """How commands are run there, for VLANs: words before a command, such as `ssh root@HOST`."""
     enabled: Mapped[bool] = mapped_column(default=True)
     disabled_reason: Mapped[str | None] = mapped_column(sa.Text)
     fenced_at: Mapped[datetime | None]

@@ -71,19 +71,25 @@ class Volume(Base):
 
 
 class Port(Base):
-    """A NIC of a machine, plugged into a bridge of that name on whichever host it is."""
+    """A NIC of a machine: Neutron's, or plugged into a bridge of that name on whichever host it is."""
 
     __tablename__ = "ports"
     id: Mapped[int] = identity()
     instance_id: Mapped[str] = mapped_column(sa.ForeignKey("instances.id"))
     mac: Mapped[str] = mapped_column(sa.String(17))
     bridge: Mapped[str] = mapped_column(sa.String(64))
+    """Of a port of Neutron's: into which it is plugged where it was seen last."""
+    port_id: Mapped[str | None] = mapped_column(sa.String(36), index=True)
+    """Neutron's id; None: Neutron does not know of it."""
+    vlan: Mapped[int | None]
+    """The VLAN that it is in, on bridges that know VLANs; None: whichever the bridge gives it, or Neutron."""
     bindings: Mapped[list[Binding]] = relationship(cascade="all, delete-orphan")
     __table_args__ = (sa.UniqueConstraint("instance_id", "mac"),)
 
 
 class Binding(Base):
-    """A port's place on a host: one is active; during a move one more, inactive, is the migration's."""
+    """A port's place on a host: one is active; during a move one more, inactive, is the migration's. Of a port of
+    Neutron's it is the record of what Neutron was made to have."""
 
     __tablename__ = "port_bindings"
     id: Mapped[int] = identity()

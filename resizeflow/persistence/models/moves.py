@@ -64,6 +64,7 @@ class Migration(Base):
     new_flavor: Mapped[Flavor] = relationship(foreign_keys=[new_flavor_id], lazy="joined")
     disks: Mapped[list[MovedDisk]] = relationship(order_by="MovedDisk.device", lazy="selectin")
     volumes: Mapped[list[MovedVolume]] = relationship(order_by="MovedVolume.device", lazy="selectin")
+    ports: Mapped[list[MovedPort]] = relationship(order_by="MovedPort.id", lazy="selectin")
     __table_args__ = (
         sa.Index(
             "uq_migrations_open",
@@ -141,12 +142,27 @@ class MovedVolume(Base):
         return frozenset(filter(None, stored))
 
 
+class MovedPort(Base):
+    """A port of Neutron's that a migration moves."""
+
+    __tablename__ = "migration_ports"
+    id: Mapped[int] = identity()
+    migration_id: Mapped[str] = mapped_column(sa.ForeignKey("migrations.id"))
+    port_id: Mapped[str] = mapped_column(sa.String(36))
+    mac: Mapped[str] = mapped_column(sa.String(17))
+    detached: Mapped[bool] = mapped_column(default=False)
+    """It was removed at the destination since: it goes back to nobody."""
+    __table_args__ = (sa.UniqueConstraint("migration_id", "port_id"),)
+
+
 AT_CINDER = frozenset({"attachment", "volume"})
 """Kinds of debts for which it is Cinder that must answer."""
+AT_NEUTRON = frozenset({"binding", "port"})
+"""And Neutron."""
 
 
 class Debt(Base):
-    """Something of ours left on a host, or at Cinder; a worker sets it right when they answer."""
+    """Something of ours left on a host, at Cinder or at Neutron; a worker sets it right when they answer."""
 
     __tablename__ = "debts"
     id: Mapped[int] = identity()
@@ -156,7 +172,8 @@ class Debt(Base):
     kind: Mapped[str] = mapped_column(sa.String(16))
     """`domain` (object: its UUID), `disk` (its file's name), `secret` (a libvirt secret's UUID); at Cinder, while the
     machine is on the host: `attachment` (a blank one that nothing needs) and `volume` (one that the machine has, and
-    Cinder does not say so), by their ids."""
+    Cinder does not say so), by their ids; at Neutron, by the port's id: `binding` (an inactive one to the host that
+    nothing needs) and `port` (one that the machine has on the host, and Neutron does not say so)."""
     object: Mapped[str] = mapped_column(sa.String(255))
     reason: Mapped[str] = mapped_column(sa.Text)
     created_at: Mapped[datetime]
@@ -168,6 +185,11 @@ class Debt(Base):
     def at_cinder(self) -> bool:
         """Whether it is Cinder that must answer."""
         return self.kind in AT_CINDER
+
+    @property
+    def at_neutron(self) -> bool:
+        """Whether it is Neutron that must answer."""
+        return self.kind in AT_NEUTRON
 
     @property
     def holds_disk(self) -> bool:

@@ -115,6 +115,20 @@ class Postman(Base):
     failing_since: Mapped[datetime | None]
 
 
+class ServerEvent(Base):
+    """What Neutron or Cinder told of a machine (Nova's os-server-external-events): a hint to look, never the truth."""
+
+    __tablename__ = "server_events"
+    id: Mapped[int] = identity()
+    name: Mapped[str] = mapped_column(sa.String(64))
+    instance_id: Mapped[str] = mapped_column(sa.String(36))
+    tag: Mapped[str] = mapped_column(sa.String(64), index=True)
+    """The port's id, or the volume's."""
+    status: Mapped[str] = mapped_column(sa.String(16))
+    """`completed` or `failed`."""
+    received_at: Mapped[datetime]
+
+
 class LogBook(Base):
     """TaskFlow's logbook: one per migration."""
 

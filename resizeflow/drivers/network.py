@@ -1,0 +1,154 @@
+"""What resizeflow asks of Neutron: one small interface, each method marked with the kind of its effect.
+
+A binding is Neutron's record of a port at a host: one is ACTIVE, others wait, INACTIVE, until they are activated, which
+makes the active one inactive and forgets how it was plugged in. Host and port together name a binding, so a request
+that is repeated is refused and makes no second one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from resizeflow.drivers.interface import Effect, Refused, act, effects_of, look
+
+ACTIVE = "ACTIVE"
+"""Neutron's word for a binding in force, and for a port that its host's agent has plugged in."""
+BINDING_FAILED, UNBOUND = "binding_failed", "unbound"
+TAP_NAME = 14
+"""Letters of a tap device's name, `tap` and the beginning of the port's id: what Neutron's agents look for."""
+LAYER_2_AGENTS = ("Open vSwitch agent", "Linux bridge agent", "OVN Controller agent", "OVN Controller Gateway agent")
+"""Kinds of agents that plug ports in (neutron_lib/constants.py)."""
+
+
+class Unsupported(Refused):
+    """A port that cannot be plugged in without an agent of Nova's on the host."""
+
+
+@dataclass(frozen=True)
+class NetworkPort:
+    """A port; `status` is Neutron's word (`ACTIVE`, `DOWN`, `BUILD`). `mtu` is its network's, in bytes."""
+
+    id: str
+    mac: str
+    instance_id: str
+    status: str
+    mtu: int | None = None
+
+    @property
+    def plugged(self) -> bool:
+        """Whether the agent of its host says so."""
+        return self.status == ACTIVE
+
+
+@dataclass(frozen=True)
+class PortBinding:
+    """A port's binding to a host. `bridge` and `hybrid` (a firewall bridge in between) are of its vif_details."""
+
+    host: str
+    active: bool
+    vif_type: str
+    vnic_type: str = "normal"
+    bridge: str | None = None
+    hybrid: bool = False
+    profile: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NetworkAgent:
+    """An agent of Neutron's on a host."""
+
+    host: str
+    kind: str
+    alive: bool
+
+
+@dataclass(frozen=True)
+class Plug:
+    """How a port is plugged into a host's bridge by libvirt; `interface_id` is what Open vSwitch tells the agent."""
+
+    mac: str
+    bridge: str
+    device: str
+    interface_id: str | None
+    mtu: int | None
+
+
+def plug_of(port: NetworkPort, binding: PortBinding) -> Plug:
+    """How a port is plugged in at a host, by Neutron's answer (neutron_lib/api/definitions/portbindings.py), as Nova
+    reads it (nova/network/os_vif_util.py). Raises `Unsupported` with what stands against it, in one clause."""
+    if binding.vnic_type != "normal":
+        raise Unsupported(f"its vnic_type is {binding.vnic_type}: a device of the host itself cannot be moved")
+    if binding.vif_type == BINDING_FAILED:
+        raise Unsupported(f"Neutron could not bind it to {binding.host}: is the network there, and its agent alive?")
+    if binding.vif_type not in ("ovs", "bridge"):
+        raise Unsupported(f"it is bound as {binding.vif_type}, where only ovs and bridge can be plugged in by libvirt")
+    if binding.hybrid:
+        raise Unsupported(
+            "it is plugged in through a firewall bridge (ovs_hybrid_plug), which needs an agent of Nova's on the host: "
+            "set firewall_driver = openvswitch there"
+        )
+    if not binding.bridge:
+        raise Unsupported("Neutron does not say into which bridge it is plugged")
+    return Plug(
+        mac=port.mac,
+        bridge=binding.bridge,
+        device=f"tap{port.id}"[:TAP_NAME],
+        interface_id=port.id if binding.vif_type == "ovs" else None,
+        mtu=port.mtu,
+    )
+
+
+class NetworkService(ABC):
+    """Neutron. Every method raises `DriverError`s only; `Missing` where what it names is not there."""
+
+    # --- looks -------------------------------------------------------------------------------------------
+
+    @look
+    @abstractmethod
+    def network_service(self) -> None:
+        """That Neutron is there, knows us as somebody who binds ports, and has the API extension `binding-extended`.
+        Raises `Refused` with what is wrong."""
+
+    @look
+    @abstractmethod
+    def network_agents(self) -> tuple[NetworkAgent, ...]:
+        """All agents, of any kind."""
+
+    @look
+    @abstractmethod
+    def port(self, port_id: str) -> NetworkPort | None:
+        """A port, None if there is none of that id."""
+
+    @look
+    @abstractmethod
+    def ports(self, instance_id: str) -> tuple[NetworkPort, ...]:
+        """The ports of a machine, in the order of their ids."""
+
+    @look
+    @abstractmethod
+    def bindings(self, port_id: str) -> tuple[PortBinding, ...]:
+        """All bindings of a port, those to no host left out; none if there is no such port."""
+
+    # --- acts --------------------------------------------------------------------------------------------
+
+    @act
+    @abstractmethod
+    def create_binding(self, port_id: str, host: str, vnic_type: str, profile: Mapping[str, Any]) -> None:
+        """Makes an inactive binding. Raises `Exists`; `Unknown` for a host that Neutron cannot bind it to (it answers
+        500 then): whether it is there, and how it is plugged, is to be looked at."""
+
+    @act
+    @abstractmethod
+    def activate_binding(self, port_id: str, host: str) -> None:
+        """Makes a binding the active one. `Missing` if there is none to that host, `Exists` if it is that already."""
+
+    @act
+    @abstractmethod
+    def delete_binding(self, port_id: str, host: str) -> None:
+        """Deletes a binding, the active one too. Missing is `Missing`."""
+
+
+EFFECTS: Mapping[str, Effect] = effects_of(NetworkService)

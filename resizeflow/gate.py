@@ -21,7 +21,8 @@ import tenacity
 from resizeflow import drivers, failpoints
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
-from resizeflow.drivers import hypervisor, network, volume
+from resizeflow.drivers import bridge, hypervisor, network, volume
+from resizeflow.drivers.bridge import BridgeHost
 from resizeflow.drivers.hypervisor import Hypervisor
 from resizeflow.drivers.interface import Connection, Effect, Fence, Refused, Unknown, Unreachable, Watch
 from resizeflow.drivers.network import NetworkService
@@ -41,7 +42,7 @@ CHECK_EVERY = 1.0
 
 
 class Place(Protocol):
-    """Where a call goes: a host, Cinder, or Neutron."""
+    """Where a call goes: a host, or its shell, Cinder, or Neutron."""
 
     @property
     def id(self) -> str: ...
@@ -88,7 +89,28 @@ class _Service:
         return self.id
 
 
+@dataclass(frozen=True)
+class _Shell:
+    """The place that a host's shell is: it may be silent while its libvirtd answers, and the other way round."""
+
+    host: Host
+
+    @property
+    def id(self) -> str:
+        return f"shell:{self.host.id}"
+
+    @property
+    def name(self) -> str:
+        return self.host.name
+
+    @property
+    def uri(self) -> str:
+        return f"shell:{self.host.shell}"
+
+
 def _away(place: Place, reason: str) -> Away:
+    if isinstance(place, _Shell):
+        return HostAway(place.host, reason)
     if isinstance(place, _Service):
         return place.away(f"{place.name.capitalize()} does not answer: {reason}")
     return HostAway(cast("Host", place), reason)
@@ -117,7 +139,8 @@ class Connections:
 
 
 class _Door:
-    """A `Hypervisor`, `VolumeService` or `NetworkService` whose methods go through the gate, each as its mark says."""
+    """A `Hypervisor`, `BridgeHost`, `VolumeService` or `NetworkService` whose methods go through the gate, each as its
+    mark says."""
 
     def __init__(self, gate: Looks, place: Place, effects: Mapping[str, Effect], patience: float) -> None:
         self._gate = gate
@@ -154,6 +177,14 @@ class Looks:
         if patience is None:
             patience = self.settings.host_patience
         return cast("Hypervisor", _Door(self, host, hypervisor.EFFECTS, patience))
+
+    def bridges(self, host: Host, *, patience: float | None = None) -> BridgeHost:
+        """A host's bridges to talk to by its shell, as the host. Raises `HostAway` where it has none."""
+        if host.shell is None:
+            raise HostAway(host, f"it has no shell: `resizeflow host set {host.name} --shell ...`")
+        if patience is None:
+            patience = self.settings.host_patience
+        return cast("BridgeHost", _Door(self, _Shell(host), bridge.EFFECTS, patience))
 
     def volumes(self, *, patience: float | None = None) -> VolumeService:
         """Cinder to talk to, asked again as a host is. Raises `CinderAway` where none is configured, as looks do where

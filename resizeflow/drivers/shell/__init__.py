@@ -1,0 +1,1 @@
+"""The way to a host by its shell: commands that are run there."""

@@ -10,7 +10,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from lab import cinder_environment
+from lab import openstack_environment
 from lab.ceph import POOL, USER, Ceph
 from lab.daemon import Daemon
 from lab.iscsi import PORT as ISCSI_PORT
@@ -145,7 +145,7 @@ class Cinder:
         facts = {
             "export": self._exports.export,
             "mount": self.folder / "mounts" / share,
-            "python": cinder_environment.FOLDER / "bin/python",
+            "python": openstack_environment.FOLDER / "bin/python",
             "server": SERVER,
             "conf": self._conf,
         }
@@ -237,7 +237,7 @@ class Cinder:
 
     @property
     def _environment(self) -> dict[str, str]:
-        path = [str(cinder_environment.FOLDER / "bin"), str(self._targets.commands), str(self.folder / "bin")]
+        path = [str(openstack_environment.FOLDER / "bin"), str(self._targets.commands), str(self.folder / "bin")]
         return {
             **self._targets.environment,
             "PATH": ":".join([*path, "/usr/sbin:/usr/bin:/sbin:/bin"]),
@@ -255,10 +255,10 @@ class Cinder:
         mount_nfs.write_text("#!/bin/sh\nexit 1\n")
         mount_nfs.chmod(0o755)
         (self.folder / "shares").write_text(f"{self._exports.share}\n")
-        manage = cinder_environment.program("cinder-manage")
+        manage = openstack_environment.program("cinder-manage")
         self._conf.write_text(
             CONF.format(
-                etc=cinder_environment.etc("").absolute(), programs=manage.parent, folder=self.folder,
+                etc=openstack_environment.etc("cinder").absolute(), programs=manage.parent, folder=self.folder,
                 address=self.address, port=PORT, backends=",".join(BACKENDS), pool=POOL, user=USER,
                 secret=self.secret_uuid, ceph=self._ceph, targets=self._targets, iscsi_port=ISCSI_PORT,
             )

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
-from lab import cinder_environment, network, storage_network
+from lab import network, openstack_environment, storage_network
 from lab.ceph import Ceph
 from lab.cinder import Cinder
 from lab.iscsi import Targets
@@ -80,7 +80,7 @@ class Volumes:
         """Build or repair, start what does not run, and wait until volumes can be made."""
         require_root()
         require_programs(PROGRAMS)
-        cinder_environment.program("python")
+        openstack_environment.program("python")
         with locked(ROOT):
             self.paths.guests.mkdir(parents=True, exist_ok=True)
             network.build_switch(self.paths)

@@ -1,8 +1,20 @@
 """What resizeflow asks of Neutron: one small interface, each method marked with the kind of its effect.
 
-A binding is Neutron's record of a port at a host: one is ACTIVE, others wait, INACTIVE, until they are activated, which
-makes the active one inactive and forgets how it was plugged in. Host and port together name a binding, so a request
-that is repeated is refused and makes no second one.
+A binding is Neutron's record of a port at a host: one is ACTIVE, others wait, INACTIVE. Host and port together name a
+binding, so a request that is repeated is refused and makes no second one.
+
+What Neutron 29 with ML2 does with them (tests/contract/test_network_contract.py shows it):
+
+- Activating one makes the one that was active inactive and forgets how that was plugged in: its vif_type is `unbound`
+  from then on. The port is DOWN, whatever it was, until the agent of the new host plugs it in.
+- It is not bound anew when it is activated again: then the active binding is `unbound`, and has no bridge. So on a way
+  back an inactive binding that is `unbound` has to be deleted and created again before it is activated.
+- A binding that is created while none is active is active at once.
+- The active one can be deleted like any other. Then the port is bound to no host, and nothing can be activated any
+  more (500): the way out is to create a binding to the right host, after deleting an inactive one to it.
+- A host that Neutron cannot bind to, because it knows no agent there or believes it to be dead, is answered with 500,
+  and no binding is left; so is a port that does not exist. A port that is created or updated for such a host is bound
+  as `binding_failed`, without any error.
 """
 
 from __future__ import annotations
@@ -137,18 +149,20 @@ class NetworkService(ABC):
     @act
     @abstractmethod
     def create_binding(self, port_id: str, host: str, vnic_type: str, profile: Mapping[str, Any]) -> None:
-        """Makes an inactive binding. Raises `Exists`; `Unknown` for a host that Neutron cannot bind it to (it answers
-        500 then): whether it is there, and how it is plugged, is to be looked at."""
+        """Makes an inactive binding, or an active one if the port has none. Raises `Exists`; `Unknown` for a host that
+        Neutron cannot bind it to, and for a port that does not exist (it answers 500 then): whether it is there, and
+        how it is plugged in, is to be looked at."""
 
     @act
     @abstractmethod
     def activate_binding(self, port_id: str, host: str) -> None:
-        """Makes a binding the active one. `Missing` if there is none to that host, `Exists` if it is that already."""
+        """Makes a binding the active one. `Missing` if there is none to that host, `Exists` if it is that already,
+        `Unknown` if no other is active (Neutron answers 500 then)."""
 
     @act
     @abstractmethod
     def delete_binding(self, port_id: str, host: str) -> None:
-        """Deletes a binding, the active one too. Missing is `Missing`."""
+        """Deletes a binding, the active one too: it is replaced by none. Missing is `Missing`."""
 
 
 EFFECTS: Mapping[str, Effect] = effects_of(NetworkService)

@@ -6,30 +6,33 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from resizeflow import rules, volumes
+from resizeflow import ports, rules, volumes
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Definition, Disk
 from resizeflow.drivers.hypervisor import DomainFacts, PowerState, VolumeFacts
 from resizeflow.drivers.interface import DriverError
-from resizeflow.errors import CinderConnectionFailed, Conflict, NotFound, RuleError
-from resizeflow.gate import CinderAway, HostAway, Looks
+from resizeflow.errors import CinderConnectionFailed, Conflict, NeutronConnectionFailed, NotFound, RuleError
+from resizeflow.gate import CinderAway, HostAway, Looks, NeutronAway
 from resizeflow.persistence import models
 from resizeflow.persistence.hosts import Amount, instance_consumer
 from resizeflow.persistence.models import GIB, Binding, Flavor, Host, Instance, Port, Volume
 from resizeflow.persistence.transaction import Transaction
+from resizeflow.ports import SeenPort
 from resizeflow.states import VmState
 from resizeflow.volumes import AttachedVolume
 
 
 @dataclass(frozen=True)
 class Found:
-    """A domain that can be adopted: its definition, the files and roles of its local disks, by device, its volumes."""
+    """A domain that can be adopted: its definition, the files and roles of its local disks, by device, its volumes
+    and ports."""
 
     domain: DomainFacts
     machine: Definition
     files: Mapping[str, VolumeFacts]
     roles: Mapping[str, str]
     volumes: tuple[AttachedVolume, ...]
+    ports: tuple[SeenPort, ...]
 
     def of_role(self, role: str) -> list[VolumeFacts]:
         """The files of one role."""
@@ -63,7 +66,7 @@ def examine(looks: Looks, host: Host, name: str, *, swap: str | None = None) -> 
     _require_movable(host, machine, files, others)
     local = {disk.device: files[disk.path] for disk in machine.disks if disk.path}
     roles = _roles(machine, local, swap)
-    return Found(domain, machine, local, roles, _volumes(looks, domain))
+    return Found(domain, machine, local, roles, _volumes(looks, domain), _ports(looks, domain, host))
 
 
 def _files(domain: DomainFacts) -> set[str]:
@@ -76,6 +79,13 @@ def _volumes(looks: Looks, domain: DomainFacts) -> tuple[AttachedVolume, ...]:
         return volumes.examine(looks, domain.inactive_xml, patience=0)
     except CinderAway as error:
         raise CinderConnectionFailed(f"{domain.name} has volumes, and {str(error).rstrip('.')}.") from None
+
+
+def _ports(looks: Looks, domain: DomainFacts, host: Host) -> tuple[SeenPort, ...]:
+    try:
+        return ports.examine(looks, domain.inactive_xml, host.name, patience=0)
+    except NeutronAway as error:
+        raise NeutronConnectionFailed(f"{domain.name} has NICs, and {str(error).rstrip('.')}.") from None
 
 
 def _roles(machine: Definition, files: Mapping[str, VolumeFacts], swap: str | None) -> dict[str, str]:
@@ -114,9 +124,6 @@ def _require_movable(host: Host, machine: Definition, files: Mapping[str, Volume
         if disk.path in others:
             raise RuleError(f"{disk.device} ({disk.path}) is another domain's as well: detach it from one of them.")
         rules.format_as_defined(machine.name, disk, files[disk.path])
-    for nic in machine.nics:
-        if nic.bridge is None:
-            raise RuleError(f"NIC {nic.mac} is not plugged into a bridge by name ({nic.kind}): only bridges can move.")
 
 
 def _require_config_drive(disk: Disk, files: Mapping[str, VolumeFacts]) -> None:
@@ -169,8 +176,13 @@ def store(tx: Transaction, host: Host, found: Found, project: str, defaults: Map
             for volume in found.volumes
         ],
         ports=[
-            Port(mac=nic.mac, bridge=nic.bridge or "", bindings=[Binding(host_id=host.id, active=True)])
-            for nic in found.machine.nics
+            Port(
+                mac=port.mac,
+                bridge=port.bridge,
+                port_id=port.port_id,
+                bindings=[Binding(host_id=host.id, active=True)],
+            )
+            for port in found.ports
         ],
     )
     instance.flavor, instance.host = flavor, tx.hosts.get(host.id)

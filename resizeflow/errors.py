@@ -84,6 +84,10 @@ class CinderConnectionFailed(Conflict):
     """Cinder does not answer, or is not configured (Nova: 500)."""
 
 
+class NeutronConnectionFailed(Conflict):
+    """Neutron does not answer, or is not configured (Nova: 500)."""
+
+
 class MigrationPreCheckError(Conflict):
     """The machine has something that a move would lose. Nova finds it on the host, after it said yes."""
 
@@ -128,6 +132,10 @@ class FlavorImageConflict(RuleError):
 
 class InvalidVolume(RuleError):
     """A Cinder volume of the machine is not in a state, or of a kind, in which it can be moved."""
+
+
+class InvalidPort(RuleError):
+    """A port of the machine is not bound where the machine is, or of a kind that cannot be moved."""
 
 
 class OverQuota(RuleError):

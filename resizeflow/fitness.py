@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from resizeflow import volumes
+from resizeflow import ports, volumes
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Definition
 from resizeflow.drivers.hypervisor import HostFacts, Hypervisor
 from resizeflow.drivers.interface import DriverError, Refused
 from resizeflow.errors import NoValidHost
 from resizeflow.gate import HostAway, Looks
-from resizeflow.persistence.models import Disk, Flavor, Host
+from resizeflow.persistence.models import Flavor, Host, Instance
 from resizeflow.rules import MIB
 
 HEADROOM = 64 * 1024 * 1024
@@ -27,38 +26,51 @@ class Machine:
     xml: str
     definition: Definition
     bridges: frozenset[str]
+    """Those that its NICs are plugged into, but for ports of Neutron's: each host has its own for these."""
     disks: int
     """What its disks take, and a copy of them will: all but swap space."""
     swap: int
     """What it is to have of swap space, which is made on every host, its own too."""
     ceph_secrets: frozenset[str] = frozenset()
     """The libvirt secrets without which a host cannot open its volumes. Those for iSCSI are made on each host."""
+    has_ports: bool = False
+    """Whether any of its NICs is a port of Neutron's."""
 
 
-def examine(
-    looks: Looks, source: Host, uuid: str, bridges: list[str], *, disks: Sequence[Disk], new: Flavor
-) -> Machine:
-    """Looks at the machine `uuid`, which has these `disks` by the records and is to get the flavor `new`, and at its
-    volumes. Raises HostAway if the source does not answer, NoValidHost if it has no such machine that could be moved;
-    CinderAway, InvalidVolume."""
+def examine(looks: Looks, source: Host, instance: Instance, new: Flavor) -> Machine:
+    """Looks at a machine, with its disks and ports by the records, that is to get the flavor `new`, and at its volumes.
+    Raises HostAway if the source does not answer, NoValidHost if it has no such machine that could be moved;
+    CinderAway, InvalidVolume, NeutronAway, InvalidPort."""
     there = looks.host(source)
+    swap = {disk.path for disk in instance.disks if disk.role == "swap"}
     try:
-        domain = there.domain(uuid)
+        domain = there.domain(instance.id)
         if domain is None:
             raise NoValidHost(f"No valid host: the source {source.name} has no such domain any more.")
         machine = definition.read(domain.inactive_xml)
-        copied = {disk.path for disk in machine.disks} - {disk.path for disk in disks if disk.role == "swap"}
+        copied = {disk.path for disk in machine.disks} - swap
         taken = sum(volume.allocation for volume in there.volumes(source.pool) if volume.path in copied)
     except DriverError as error:
         raise NoValidHost(f"No valid host: {error}") from None
     secrets = [volume.secret for volume in volumes.examine(looks, domain.inactive_xml)]
     ceph = frozenset(secret.uuid.lower() for secret in secrets if secret and secret.kind == "ceph")
-    return Machine(source, domain.inactive_xml, machine, frozenset(bridges), taken, new.swap_mb * MIB, ceph)
+    known = [port.port_id for port in instance.ports if port.port_id]
+    has = ports.examine(looks, domain.inactive_xml, source.name, known=known)
+    return Machine(
+        source,
+        domain.inactive_xml,
+        machine,
+        frozenset(port.bridge for port in has if port.port_id is None),
+        taken,
+        new.swap_mb * MIB,
+        ceph,
+        has_ports=any(port.port_id for port in has),
+    )
 
 
 def why_unfit(looks: Looks, machine: Machine, host: Host) -> str | None:
     """What a look at a host has against it, in one clause; None if nothing. Raises HostAway if the source is needed and
-    does not answer."""
+    does not answer, NeutronAway if Neutron is."""
     there = looks.host(host, patience=0)
     elsewhere = host.id != machine.source.id
     try:
@@ -68,6 +80,7 @@ def why_unfit(looks: Looks, machine: Machine, host: Host) -> str | None:
         return (
             (_clash(there, machine.definition) if elsewhere else None)
             or (_no_secret(looks, there, machine) if elsewhere and machine.ceph_secrets else None)
+            or (ports.agent_fault(looks.network(), host.name) if machine.has_ports else None)
             or _no_space(there, host, HEADROOM + machine.swap + (machine.disks if elsewhere else 0))
             or (_no_way(host, looks.settings.transfer) if elsewhere else None)
         )

@@ -63,14 +63,12 @@ def request_for(tx: Transaction, instance: Instance, new: Flavor, target_id: str
 
 def choose(database: Database, looks: Looks, instance_id: str, new: Flavor, target_id: str | None) -> Selection:
     """The scheduler's decision for a machine and its new flavor, with looks at the best hosts. Raises NoValidHost;
-    HostAway if the source does not answer; CinderAway, InvalidVolume."""
+    HostAway if the source does not answer; CinderAway, InvalidVolume, NeutronAway, InvalidPort."""
     with database.read() as tx:
-        instance = tx.instances.get(instance_id)
+        instance = tx.instances.whole(instance_id)
         request = request_for(tx, instance, new, target_id, looks.settings)
         states = snapshot(tx)
-        source, disks = instance.host, list(instance.disks)
-        bridges = [port.bridge for port in instance.ports]
-    machine = fitness.examine(looks, source, instance_id, bridges, disks=disks, new=new)
+    machine = fitness.examine(looks, instance.host, instance, new)
 
     def look(state: HostState) -> str | None:
         with database.read() as tx:

@@ -336,7 +336,7 @@ class Gate(Looks):
         self.check()
 
     def act(self, place: Place, method: str, args: tuple[Any, ...]) -> Any:
-        """One effect, on a host or at a service. Raises `Refused` (nothing happened), `Unknown` (look again), `Away`."""
+        """One effect on a host or at a service. Raises `Refused` (nothing happened), `Unknown` (look again), `Away`."""
         point = self.point(method)
         connection = self.connections.to(place.uri)
         self._open(place, connection)

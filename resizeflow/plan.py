@@ -52,9 +52,11 @@ class Plan:
 CHECKS = (
     "rules: state, lock, flavor, disks not smaller, nothing that cannot move",
     "volumes: Cinder answers; each is in use, attached to this machine once, and opened by QEMU itself",
+    "ports: each is plugged into a bridge; Neutron's are bound to the machine's host, and plugged in by libvirt itself",
     "quota: what the new flavor needs more is free",
     "host: enabled, zone, traits, aggregates, server group, room by the allocation ratios; it answers",
-    "destination: machine and guest type, CPU, bridges, secrets of volumes, room in the pool, no clash of names",
+    "destination: machine and guest type, CPU, bridges, Neutron's agent, secrets of volumes, room in the pool, no clash "
+    "of names",
 )
 
 

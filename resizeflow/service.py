@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from oslo_db.exception import DBDuplicateEntry
 
-from resizeflow import plan, rules, volumes
+from resizeflow import plan, ports, rules, volumes
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
 from resizeflow.decision import CONFIRM, REMOVE, REVERT, Way, decidable, decide, give_up, undecidable
 from resizeflow.drivers.hypervisor import DomainFacts, PowerState
-from resizeflow.errors import Conflict, InstanceUpdateConflict, InvalidMigrationState, InvalidVolume, OverQuota
+from resizeflow.errors import (
+    Conflict,
+    InstanceUpdateConflict,
+    InvalidMigrationState,
+    InvalidPort,
+    InvalidVolume,
+    OverQuota,
+)
 from resizeflow.fleet import choose
-from resizeflow.gate import CinderAway, Connections, HostAway, Looks
+from resizeflow.gate import CinderAway, Connections, HostAway, Looks, NeutronAway
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.models import Flavor, Host, Instance, Job, Migration
 from resizeflow.persistence.transaction import Transaction
@@ -108,6 +115,7 @@ class Service:
         """A request that satisfies the rules, with a look at the machine. Raises the first rule's error."""
         with self.database.read() as tx:
             move = self._move(tx, name, flavor, host)
+            known = [port.port_id for port in move.instance.ports if port.port_id]
         rules.check(move, BEFORE_LOOKING)
         row = move.instance
         try:
@@ -115,7 +123,7 @@ class Service:
         except HostAway as error:
             move = replace(move, away=str(error))
         if move.domain is not None:
-            move = self._with_volumes(move, move.domain)
+            move = self._with_ports(self._with_volumes(move, move.domain), move.domain, row.host, known)
         rules.check(move, RULES)
         return move
 
@@ -130,6 +138,20 @@ class Service:
             return replace(request, cinder_away=str(error))
         except InvalidVolume as error:
             return replace(request, bad_volume=error)
+        return request
+
+    def _with_ports(self, request: R, domain: DomainFacts | None, host: Host, known: Collection[str]) -> R:
+        """A request with a look at the ports that a domain has now on a host; without a domain, only at whether Neutron
+        answers."""
+        try:
+            if domain is None:
+                ports.usable(self.looks, patience=0)
+            else:
+                ports.examine(self.looks, domain.inactive_xml, host.name, known=known, patience=0)
+        except NeutronAway as error:
+            return replace(request, neutron_away=str(error))
+        except InvalidPort as error:
+            return replace(request, bad_port=error)
         return request
 
     def _move(self, tx: Transaction, name: str, flavor: str | None, host: str | None, *, lock: bool = False) -> Move:
@@ -169,7 +191,8 @@ class Service:
             ) from None
 
     def _choose(self, move: Move) -> Selection:
-        """The scheduler's choice now. Raises NoValidHost, ServiceUnavailable, CinderConnectionFailed, InvalidVolume."""
+        """The scheduler's choice now. Raises NoValidHost, ServiceUnavailable, CinderConnectionFailed, InvalidVolume;
+        NeutronConnectionFailed, InvalidPort."""
         target_id = move.target.id if move.target else None
         try:
             return choose(self.database, self.looks, move.instance.id, move.new, target_id)
@@ -179,6 +202,9 @@ class Service:
             raise
         except CinderAway as error:
             rules.check(replace(move, cinder_away=str(error)), RULES)
+            raise
+        except NeutronAway as error:
+            rules.check(replace(move, neutron_away=str(error)), RULES)
             raise
 
     def _policy(self, on_crash: OnCrash | None) -> OnCrash:
@@ -244,7 +270,7 @@ class Service:
         with self.database.read() as tx:
             stuck = undecidable(tx, name)
         answers_or_is_fenced(stuck, *self._destination_of(stuck.resize))
-        self._require_volumes(stuck)
+        self._require_services(stuck)
         with self._one_winner(name), self.database.write(point="job.submit") as tx:
             give_up(tx, name)
             job = decide(tx, name, REVERT, on_crash)
@@ -275,22 +301,26 @@ class Service:
     def _decide(self, name: str, way: Way, on_crash: OnCrash) -> Submitted:
         with self.database.read() as tx:
             decision = decidable(tx, name, way)
-        self._require_volumes(decision)
+        self._require_services(decision)
         with self._one_winner(name), self.database.write(point="job.submit") as tx:
             job = decide(tx, name, way, on_crash)
             return Submitted(job.migration_id, job.id)
 
-    def _require_volumes(self, decision: Decision) -> None:
-        """Who decides a resize of volumes is told now what its job would wait for, or end by. Raises
-        CinderConnectionFailed, InvalidVolume."""
-        if not decision.resize.volumes:
+    def _require_services(self, decision: Decision) -> None:
+        """Who decides a resize of volumes or ports is told now what its job would wait for, or end by. Raises
+        CinderConnectionFailed, InvalidVolume; NeutronConnectionFailed, InvalidPort."""
+        has_volumes, known = bool(decision.resize.volumes), [port.port_id for port in decision.resize.ports]
+        if not has_volumes and not known:
             return
         host = destination(decision.resize)
         try:
             there = self.looks.host(host, patience=0).domain(decision.instance.id)
         except HostAway:
             there = None
-        rules.check(self._with_volumes(decision, there), rules.VOLUMES)
+        if has_volumes:
+            rules.check(self._with_volumes(decision, there), rules.VOLUMES)
+        if known:
+            rules.check(self._with_ports(decision, there, host, known), rules.PORTS)
 
     # --- jobs in flight ----------------------------------------------------------------------------------
 

@@ -107,12 +107,14 @@ class Maybe(columns.FormattableColumn[Any]):
 
 
 class Lines(columns.FormattableColumn[Any]):
-    """A mapping or list: structured for machines, one line each for people."""
+    """A mapping or list: structured for machines, one line each for people, without what is None."""
 
     def human_readable(self) -> str:
         if isinstance(self._value, Mapping):
             return "\n".join(f"{key}: {value}" for key, value in self._value.items())
         return "\n".join(
-            ", ".join(f"{key} {value}" for key, value in item.items()) if isinstance(item, Mapping) else str(item)
+            ", ".join(f"{key} {value}" for key, value in item.items() if value is not None)
+            if isinstance(item, Mapping)
+            else str(item)
             for item in self._value
         )

@@ -56,7 +56,12 @@ def details_of(tx: Transaction, instance: Instance) -> dict[str, Any]:
             ]
         ),
         "volume_backed": instance.volume_backed,
-        "ports": Lines([{"mac": port.mac, "bridge": port.bridge} for port in instance.ports]),
+        "ports": Lines(
+            [
+                {"mac": port.mac, "bridge": port.bridge, "vlan": port.vlan, "port": port.port_id}
+                for port in instance.ports
+            ]
+        ),
         "migration": Maybe(migration.id if migration else None),
         "migration_status": Maybe(str(migration.status) if migration else None),
         "shutdown_timeout": Maybe(instance.shutdown_timeout),

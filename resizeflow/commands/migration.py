@@ -98,6 +98,9 @@ def details_of(tx: Transaction, migration: Migration, window: float) -> dict[str
             ]
         ),
         "volumes": Attachments(migration.volumes),
+        "ports": Lines(
+            [{"mac": port.mac, "port": port.port_id, "detached": port.detached or None} for port in migration.ports]
+        ),
         "debts": Lines(
             [
                 {"kind": debt.kind, "object": debt.object, "host": tx.hosts.get(debt.host_id).name}

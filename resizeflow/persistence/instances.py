@@ -37,3 +37,10 @@ class Instances:
                 "`resizeflow instance adopt HOST DOMAIN` brings a libvirt domain under management."
             )
         return instance
+
+    def whole(self, name: str) -> Instance:
+        """As `get`, with its disks and ports, to be used after the transaction's end."""
+        instance = self.get(name)
+        for parts in (instance.disks, instance.ports):
+            list(parts)
+        return instance

@@ -24,6 +24,7 @@ from resizeflow.persistence.models import Migration
 from resizeflow.persistence.moves import Migrations
 from resizeflow.persistence.outbox import Outbox
 from resizeflow.persistence.quotas import Quotas
+from resizeflow.persistence.server_events import ServerEvents
 
 
 class Transaction:
@@ -71,6 +72,10 @@ class Transaction:
     @cached_property
     def aggregates(self) -> Aggregates:
         return Aggregates(self.session)
+
+    @cached_property
+    def server_events(self) -> ServerEvents:
+        return ServerEvents(self.session)
 
     def notify(
         self,

@@ -4,6 +4,7 @@ from resizeflow.rules.decision import DECIDING, Decision
 from resizeflow.rules.disks import CONFIG_DRIVE_BYTES, MIB, new_capacity
 from resizeflow.rules.machine import format_as_defined, lasting, movable
 from resizeflow.rules.move import BEFORE_LOOKING, RULES, Move
+from resizeflow.rules.ports import PORTS
 from resizeflow.rules.request import check
 from resizeflow.rules.volumes import VOLUMES
 
@@ -12,6 +13,7 @@ __all__ = [
     "CONFIG_DRIVE_BYTES",
     "DECIDING",
     "MIB",
+    "PORTS",
     "RULES",
     "VOLUMES",
     "Decision",

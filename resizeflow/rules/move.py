@@ -22,6 +22,7 @@ from resizeflow.errors import (
 from resizeflow.persistence.flavors import projects_of
 from resizeflow.persistence.models import Flavor, Host
 from resizeflow.rules import machine
+from resizeflow.rules.ports import neutron_answers, ports_movable
 from resizeflow.rules.request import Request, idle, no_unfinished_job, not_locked
 from resizeflow.rules.volumes import cinder_answers, volumes_movable
 from resizeflow.states import VmState
@@ -212,6 +213,7 @@ RULES: tuple[Rule, ...] = (
     source_answers,
     steady,
     cinder_answers,
+    neutron_answers,
     to_another_host,
     known_host,
     flavor_granted,
@@ -223,6 +225,7 @@ RULES: tuple[Rule, ...] = (
     # What Nova finds on the hosts, after it said yes.
     movable,
     volumes_movable,
+    ports_movable,
     root_not_smaller,
     ephemeral_not_smaller,
     same_host_allowed,

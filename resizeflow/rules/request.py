@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from resizeflow.errors import InstanceInvalidState, InstanceIsLocked, InvalidVolume
+from resizeflow.errors import InstanceInvalidState, InstanceIsLocked, InvalidPort, InvalidVolume
 from resizeflow.persistence.models import Instance, Job
 from resizeflow.volumes import AttachedVolume
 
@@ -25,6 +25,10 @@ class Request:
     cinder_away: str | None = field(default=None, kw_only=True)
     """Why they could not be looked at."""
     bad_volume: InvalidVolume | None = field(default=None, kw_only=True)
+    """What keeps one of them from being moved."""
+    neutron_away: str | None = field(default=None, kw_only=True)
+    """Why its ports could not be looked at."""
+    bad_port: InvalidPort | None = field(default=None, kw_only=True)
     """What keeps one of them from being moved."""
 
     @property

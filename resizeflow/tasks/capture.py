@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from resizeflow import rules, volumes
+from resizeflow import ports, rules, volumes
 from resizeflow.drivers import definition
 from resizeflow.drivers.hypervisor import DomainFacts, Hypervisor, PowerState, VolumeFacts
 from resizeflow.errors import Conflict
-from resizeflow.persistence.models import Disk, Migration, MovedDisk, MovedVolume
+from resizeflow.persistence.models import Disk, Migration, MovedDisk, MovedPort, MovedVolume
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.tasks.attachments import record_volumes
 from resizeflow.tasks.base import MoveTask, destination
+from resizeflow.tasks.bindings import record_ports
 
 
 def volume_name(migration: Migration, device: str, image_format: str) -> str:
@@ -18,7 +19,8 @@ def volume_name(migration: Migration, device: str, image_format: str) -> str:
 
 
 class CaptureSource(MoveTask):
-    """Writes down, once, what the machine is: power state, autostart, definition, disks and where they go, volumes.
+    """Writes down, once, what the machine is: power state, autostart, definition, disks and where they go, volumes,
+    ports.
 
     Effect: rows only, committed with the task. The definition is stored without secrets.
     Undo: nothing; the rows are history.
@@ -38,10 +40,12 @@ class CaptureSource(MoveTask):
         pool_path = self.gate.host(host).pool(host.pool).path
         files = {volume.path: volume for volume in source.volumes(migration.source_host.pool)}
         with self.world.database.read() as tx:
-            known = list(tx.instances.get(migration.instance_id).disks)
+            instance = tx.instances.get(migration.instance_id)
+            known, had = list(instance.disks), [port.port_id for port in instance.ports if port.port_id]
         moved = _plan_disks(migration, domain, known, files, pool_path)
         _refuse_hibernated(source, migration, known)
         attached = volumes.examine(self.gate, domain.inactive_xml)
+        has = ports.examine(self.gate, domain.inactive_xml, migration.source_host.name, known=had)
 
         def store(tx: Transaction) -> None:
             row = tx.migrations.get(migration.id)
@@ -60,6 +64,10 @@ class CaptureSource(MoveTask):
                 for one in attached
             )
             record_volumes(tx, migration.instance_id, attached)
+            tx.session.add_all(
+                MovedPort(migration_id=migration.id, port_id=one.port_id, mac=one.mac) for one in has if one.port_id
+            )
+            record_ports(tx, migration.instance_id, migration.source_host_id, has)
 
         self.world.work.record(store)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from resizeflow import volumes
+from resizeflow import ports, volumes
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Connected, Mark, Placement
 from resizeflow.drivers.hypervisor import PowerState
+from resizeflow.drivers.network import Plug
 from resizeflow.drivers.passwords import with_passwords
 from resizeflow.errors import Conflict
 from resizeflow.gate import HostAway
@@ -15,17 +16,17 @@ from resizeflow.handover import Waiting
 from resizeflow.persistence.models import Migration
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import MigrationStatus
-from resizeflow.tasks import machine, secrets
+from resizeflow.tasks import bindings, machine, secrets
 from resizeflow.tasks.attachments import Attachments, complete, connections, record_volumes
 from resizeflow.tasks.base import WAIT_FOR_HOST, MoveTask, destination
 from resizeflow.tasks.disks import see_destination
 from resizeflow.tasks.moved import at_destination, at_source
-from resizeflow.tasks.network import unbind
+from resizeflow.tasks.network import leave, unbind
 from resizeflow.tasks.source import close_as_finished
 
 
 class DefineDestination(MoveTask):
-    """Defines the machine on the destination with its new flavor and its disks there; autostart stays off.
+    """Defines the machine on the destination with its new flavor, its disks and ports there; autostart stays off.
 
     Effect: a persistent, shut-off domain marked as this migration's destination, and then the libvirt secrets that its
         volumes name: nobody takes them for unused.
@@ -43,7 +44,7 @@ class DefineDestination(MoveTask):
             raise Conflict(f"{host.name} has a domain {migration.instance_name} that is not this migration's.")
         attached = connections(self, migration, "dest_attachment", host)
         if not ours:
-            xml = self._definition(migration, attached)
+            xml = self._definition(migration, attached, bindings.plugs(self, migration, host))
             self.ensure(
                 lambda: machine.has_role(hypervisor.domain(migration.instance_id), migration, "destination"),
                 lambda: hypervisor.define(xml),
@@ -52,10 +53,10 @@ class DefineDestination(MoveTask):
         secrets.provide(self, migration, host, attached.values())
         machine.set_autostart(self, host, migration, False)
 
-    def _definition(self, migration: Migration, attached: Mapping[str, Connected]) -> str:
+    def _definition(self, migration: Migration, attached: Mapping[str, Connected], plugs: Mapping[str, Plug]) -> str:
         old, new = migration.old_flavor, migration.new_flavor
         xml = _with_disks_of(migration, definition.restored(self._source_xml(migration)))
-        xml = definition.connected(xml, attached)
+        xml = definition.plugged(definition.connected(xml, attached), plugs)
         machine_now = definition.read(xml)
         return definition.resized(
             xml,
@@ -124,7 +125,8 @@ class StartDestination(MoveTask):
     """Starts the machine on the destination, if it was on: the pivot.
 
     Effect: only with the proof of off. Started paused, so that all that can be refused is refused while the flow can
-        still turn back; volumes' attachments completed; pivot committed; CPUs resumed; seen running.
+        still turn back; ports plugged in by Neutron's agent, volumes' attachments completed; pivot committed; CPUs
+        resumed; seen running.
     Undo: before the pivot the paused domain is destroyed. After it there is none: its disks hold data that exists
         nowhere else.
     Convergent because: each step looks first; after the pivot a machine found off is started again.
@@ -147,6 +149,7 @@ class StartDestination(MoveTask):
             raise self.attention(f"{migration.instance_name} runs on {host.name} although nobody of us started it")
         machine.start_paused(self, host, migration)
         if not pivoted:
+            bindings.await_plugged(self, migration, host)
             complete(self, migration, "dest_attachment")
             self._look_at_source(migration)
             with self.world.intent("pivot") as tx:
@@ -193,20 +196,24 @@ class StartDestination(MoveTask):
 class CheckDestination(MoveTask):
     """Confirm: looks whether the destination really has everything, before anything is deleted.
 
-    Effect: none on hosts. Our definition, every disk at its size, every volume that the machine has now attached; that,
-        and whether it runs, is written down.
+    Effect: none on hosts. Our definition, every disk at its size, every volume that the machine has now attached, every
+        port bound; that, and whether it runs, is written down.
     Undo: closes the confirm: nothing was deleted, the migration is `finished` again.
     Convergent because: it only looks. If killed: looks again.
     """
 
     def do(self, migration: Migration) -> None:
         see_destination(self, migration)
-        domain = self.gate.host(destination(migration)).domain(migration.instance_id)
+        host = destination(migration)
+        domain = self.gate.host(host).domain(migration.instance_id)
         attached = volumes.examine(self.gate, domain.inactive_xml) if domain else ()
+        had = [port.port_id for port in migration.ports]
+        has = ports.examine(self.gate, domain.inactive_xml, host.name, known=had) if domain else ()
 
         def seen(tx: Transaction) -> None:
             row = tx.migrations.get(migration.id)
             record_volumes(tx, migration.instance_id, attached)
+            bindings.record_now(tx, row, host.id, has)
             # A confirm taken up again after it had suspended the guest for a merge must not take that for the user's.
             if row.merge_begun_at is None:
                 row.dest_was_running = domain is not None and domain.state is PowerState.RUNNING
@@ -329,6 +336,9 @@ class RemoveDestination(MoveTask):
             for disk in at_destination(migration):
                 self.owe(migration, host, "disk", disk.dest_volume or "", str(error))
         self._give_up_volumes(migration)
+        if not migration.same_host:
+            leave(self, migration, host, stays=migration.source_host)
+            self._forget_detached_ports(migration)
         self.world.work.record(lambda tx: unbind(tx, migration, host.id))
 
     def _give_up_volumes(self, migration: Migration) -> None:
@@ -339,6 +349,12 @@ class RemoveDestination(MoveTask):
                 attachments.remove("return_attachment")
             attachments.sweep()
         secrets.remove(self, migration, migration.source_host)
+
+    def _forget_detached_ports(self, migration: Migration) -> None:
+        """A port that was removed at the destination has its way back still."""
+        for port in bindings.each(self, migration, [port for port in migration.ports if port.detached]):
+            if port.exists:
+                port.leave(migration.source_host, stays=None)
 
     def _see_source(self, migration: Migration) -> None:
         source = migration.source_host

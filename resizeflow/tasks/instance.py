@@ -7,7 +7,7 @@ from resizeflow.persistence.hosts import instance_consumer, migration_consumer
 from resizeflow.persistence.models import Disk, Host, Migration
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import MigrationStatus, TaskState, VmState
-from resizeflow.tasks import machine, notices
+from resizeflow.tasks import bindings, machine, notices
 from resizeflow.tasks.attachments import use_attachments
 from resizeflow.tasks.base import MoveTask, destination
 from resizeflow.tasks.network import activate
@@ -99,12 +99,18 @@ class OpenMigration(MoveTask):
 
 
 class MoveInstance(MoveTask):
-    """The record says where the machine is: host, flavor, disks, bindings, `resize_migrated`; one transaction.
+    """The record says where the machine is: host, flavor, disks, bindings, `resize_migrated`.
 
-    Undo: one transaction back. Convergent because: values are set, not added. If killed: done or not done.
+    Effect: first Neutron's bindings of the machine's ports to the destination become the active ones, then the record
+        changes, in one transaction. The machine is off on both hosts all the while, so that no packet is lost by it.
+    Undo: in the same order, back: Neutron's bindings to the source, then one transaction.
+    Convergent because: an active binding is not activated again; values of the record are set, not added.
+    If killed: with some ports moved, or all and not the record: either way on begins with a look at each binding.
     """
 
     def do(self, migration: Migration) -> None:
+        bindings.bring(self, migration, destination(migration))
+
         def move(tx: Transaction) -> None:
             place(tx, migration, at_destination=True)
             tx.instances.get(migration.instance_id).task_state = TaskState.RESIZE_MIGRATED
@@ -119,6 +125,8 @@ class MoveInstance(MoveTask):
         self.world.work.record(move)
 
     def undo(self, migration: Migration) -> None:
+        bindings.bring_back(self, migration, migration.source_host)
+
         def move_back(tx: Transaction) -> None:
             place(tx, migration, at_destination=False)
             tx.instances.get(migration.instance_id).task_state = TaskState.RESIZE_MIGRATING
@@ -186,15 +194,19 @@ class FinishConfirm(MoveTask):
 
 
 class MoveInstanceBack(MoveTask):
-    """Revert: host, old flavor, disks and bindings of the record are the source's; one transaction.
+    """Revert: host, old flavor, disks and bindings of the record are the source's.
 
-    Undo: one transaction forth. Convergent because: values are set. If killed: done or not done.
+    Effect: first Neutron's bindings to the source become the active ones, also of ports that were added since, then one
+        transaction. Undo: forth, in the same order.
+    Convergent because: as MoveInstance. If killed: as there.
     """
 
     def do(self, migration: Migration) -> None:
+        bindings.bring(self, migration, migration.source_host)
         self.world.work.record(lambda tx: place(tx, migration, at_destination=False))
 
     def undo(self, migration: Migration) -> None:
+        bindings.bring_back(self, migration, destination(migration))
         self.world.work.record(lambda tx: place(tx, migration, at_destination=True))
 
 

@@ -1,12 +1,13 @@
-"""Ports and their bindings. With the bridge driver a binding is our own row; the bridge is looked for at the host."""
+"""Ports and their bindings: rows of ours, and for ports that Neutron has, what it is made to have (bindings.py)."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-from resizeflow.persistence.models import Binding, Migration
+from resizeflow.persistence.models import Binding, Host, Migration
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.tasks.base import MoveTask, destination
+from resizeflow.tasks.bindings import current, each
 
 
 def activate(tx: Transaction, migration: Migration, host_id: str) -> None:
@@ -17,10 +18,19 @@ def activate(tx: Transaction, migration: Migration, host_id: str) -> None:
                 binding.active, binding.migration_id = False, migration.id
         # One active binding per port is a constraint: the old one goes first.
         tx.session.flush()
-        for binding in port.bindings:
-            if binding.host_id == host_id:
-                binding.active, binding.migration_id = True, None
+        here = next((binding for binding in port.bindings if binding.host_id == host_id), None)
+        if here is None:  # of a port that was added at the destination since
+            here = Binding(host_id=host_id)
+            port.bindings.append(here)
+        here.active, here.migration_id = True, None
         tx.session.flush()
+
+
+def reserve(tx: Transaction, migration: Migration, host: Host) -> None:
+    """Each port has a binding on a host, inactive and the migration's if it is new."""
+    for port in tx.instances.get(migration.instance_id).ports:
+        if all(binding.host_id != host.id for binding in port.bindings):
+            port.bindings.append(Binding(host_id=host.id, active=False, migration_id=migration.id))
 
 
 def unbind(tx: Transaction, migration: Migration, host_id: str) -> None:
@@ -40,36 +50,55 @@ def unbind(tx: Transaction, migration: Migration, host_id: str) -> None:
 class BindPorts(MoveTask):
     """Gives each port a second, inactive binding on the destination.
 
-    Effect: rows, committed with the task; that the bridge is there was seen by PrepareDestination.
-    Undo: removes the migration's inactive bindings there.
-    Convergent because: a port that has a binding on the host gets no second one (a constraint too).
-    If killed: nothing was committed; it runs again.
+    Effect: rows, committed at once where something is done by them: at Neutron an inactive binding with the kind and
+        profile of the active one. That a bridge is there was seen by PrepareDestination.
+    Undo: at Neutron and in the rows the inactive bindings there are removed; one that a late request has made active
+        gives way to the source's before.
+    Convergent because: host and port name a binding, here (a constraint) and at Neutron, so there is no second one.
+    If killed: the rows say which bindings may be there; it runs again. If Neutron is away the job waits.
     """
 
     def do(self, migration: Migration) -> None:
         host = destination(migration)
-
-        def bind(tx: Transaction) -> None:
-            for port in tx.instances.get(migration.instance_id).ports:
-                if all(binding.host_id != host.id for binding in port.bindings):
-                    port.bindings.append(Binding(host_id=host.id, active=False, migration_id=migration.id))
-
-        self.world.work.record(bind)
+        if migration.ports and not migration.same_host:
+            with self.world.intent("bindings") as tx:
+                reserve(tx, migration, host)
+            for port in each(self, migration, migration.ports):
+                port.bind(host)
+        else:
+            self.world.work.record(lambda tx: reserve(tx, migration, host))
 
     def undo(self, migration: Migration) -> None:
         host = migration.dest_host
-        if host is not None:
-            self.world.work.record(lambda tx: unbind(tx, migration, host.id))
+        if host is None:
+            return
+        if not migration.same_host:
+            for port in each(self, migration, migration.ports):
+                if port.exists:
+                    port.leave(host, stays=migration.source_host)
+        self.world.work.record(lambda tx: unbind(tx, migration, host.id))
 
 
 class RemoveSourceBindings(MoveTask):
-    """Confirm: removes the inactive bindings on the source.
+    """Confirm: removes the inactive bindings on the source, here and at Neutron.
 
-    Effect: rows, committed with the task. Undo: none, confirm only goes forward.
-    Convergent because: bindings that are gone stay gone. If killed: it runs again.
+    Effect: rows, committed with the task. A binding there that a late request has made active gives way to the
+        destination's before. Of a port that was removed from the machine since, only an inactive one is deleted.
+    Undo: none, confirm only goes forward. Convergent because: bindings that are gone stay gone.
+    If killed: it runs again.
     """
 
     forward_only = True
 
     def do(self, migration: Migration) -> None:
+        if not migration.same_host:
+            leave(self, migration, migration.source_host, stays=destination(migration))
         self.world.work.record(lambda tx: unbind(tx, migration, migration.source_host_id))
+
+
+def leave(task: MoveTask, migration: Migration, host: Host, *, stays: Host) -> None:
+    """No port of the migration is bound to a host at Neutron any more: the machine stays on the other."""
+    has = current(migration)
+    for port in each(task, migration, migration.ports):
+        if port.exists:
+            port.leave(host, stays=stays if port.port in has else None)

@@ -13,9 +13,9 @@ from resizeflow.tasks.base import MoveTask, destination
 class PrepareDestination(MoveTask):
     """Looks whether the destination can really take the machine; one that cannot gives way to the next alternate.
 
-    Effect: none on hosts. Host reachable, machine and guest type known, its CPU there, bridges there, pool active
-        with room for the bytes, no domain of that name or UUID; a full destination is found while the machine still
-        runs. An alternate that no longer passes the filters is passed over.
+    Effect: none on hosts. Host reachable, machine and guest type known, its CPU there, bridges there or Neutron's
+        agent, pool active with room for the bytes, no domain of that name or UUID; a full destination is found while
+        the machine still runs. An alternate that no longer passes the filters is passed over.
     Undo: nothing to undo.
     Convergent because: it only looks; changing the destination is one transaction.
     If killed: looks again, at whatever destination is then the migration's.
@@ -35,10 +35,8 @@ class PrepareDestination(MoveTask):
 
     def _examine(self, migration: Migration) -> Machine:
         with self.world.database.read() as tx:
-            instance = tx.instances.get(migration.instance_id)
-            bridges, disks = [port.bridge for port in instance.ports], list(instance.disks)
-        source, new = migration.source_host, migration.new_flavor
-        return examine(self.gate, source, migration.instance_id, bridges, disks=disks, new=new)
+            instance = tx.instances.whole(migration.instance_id)
+        return examine(self.gate, migration.source_host, instance, migration.new_flavor)
 
     def _give_way(self, migration: Migration, reason: str) -> None:
         with self.world.intent("alternate") as tx:

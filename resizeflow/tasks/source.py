@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from resizeflow import rules, volumes
+from resizeflow import ports, rules, volumes
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Connected
 from resizeflow.drivers.hypervisor import DomainFacts
@@ -15,7 +15,7 @@ from resizeflow.handover import Waiting
 from resizeflow.persistence.models import Migration, MovedVolume
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import MigrationStatus, TaskState, VmState
-from resizeflow.tasks import machine, notices, secrets
+from resizeflow.tasks import bindings, machine, notices, secrets
 from resizeflow.tasks.attachments import complete, connections, current, record_volumes
 from resizeflow.tasks.base import WAIT_FOR_HOST, MoveTask, destination
 from resizeflow.tasks.moved import at_source
@@ -122,7 +122,7 @@ class CheckSource(MoveTask):
     """Revert: looks whether the way back is open.
 
     Effect: none on hosts. Host up, retired definition ours or none (same host: no merge begun), disks as captured. The
-        volumes that the machine has now are written down: those are what goes back.
+        volumes and ports that the machine has now are written down: those are what goes back.
     Undo: closes the revert: `reverting` to `finished`, the instance is resized as before.
     Convergent because: it only looks. If killed: looks again.
     """
@@ -143,6 +143,8 @@ class CheckSource(MoveTask):
         if there is not None:
             rules.lasting(there)
         attached = volumes.examine(self.gate, there.inactive_xml) if there else None
+        had, host = [port.port_id for port in migration.ports], destination(migration)
+        has = ports.examine(self.gate, there.inactive_xml, host.name, known=had) if there else None
 
         def seen(tx: Transaction) -> None:
             row = tx.migrations.get(migration.id)
@@ -150,6 +152,8 @@ class CheckSource(MoveTask):
             row.dest_definition = there.inactive_xml if there else None
             if attached is not None:
                 record_now(tx, row, attached)
+            if has is not None:
+                bindings.record_now(tx, row, host.id, has)
 
         self.world.work.record(seen)
 
@@ -197,7 +201,7 @@ class RestoreSource(MoveTask):
     """Revert: the source's definition is startable again, with the old flavor.
 
     Effect: the inverse edit of the host's own definition; on the same host the captured one with today's passwords. In
-        it the volumes that the machine has now, as they are connected here; the libvirt secrets that they name. Where
+        it the volumes and NICs that the machine has now, as they are connected here; the secrets that they name. Where
         somebody undefined the machine there, the captured one is all that is left, without passwords.
     Undo: retired again; on the same host a machine that was undefined is undefined again.
     Convergent because: a definition without our retired mark is not edited. If killed: done or not done.
@@ -211,7 +215,7 @@ class RestoreSource(MoveTask):
 
         def original(now: str) -> str:
             before = with_passwords(captured, now) if migration.same_host else definition.restored(now)
-            return _with_volumes(migration, before, attached)
+            return self._as_now(migration, before, attached)
 
         if hypervisor.domain(migration.instance_id) is None:
             self.tell(
@@ -220,11 +224,15 @@ class RestoreSource(MoveTask):
             )
             self.ensure(
                 lambda: hypervisor.domain(migration.instance_id) is not None,
-                lambda: hypervisor.define(_with_volumes(migration, captured, attached)),
+                lambda: hypervisor.define(self._as_now(migration, captured, attached)),
                 f"captured definition on {source.name}",
             )
         machine.unretire(self, source, migration, original)
         secrets.provide(self, migration, source, attached.values())
+
+    def _as_now(self, migration: Migration, xml: str, attached: Mapping[str, Connected]) -> str:
+        plugs = bindings.plugs(self, migration, migration.source_host)
+        return definition.plugged(_with_nics(migration, _with_volumes(migration, xml, attached)), plugs)
 
     def undo(self, migration: Migration) -> None:
         source = migration.source_host
@@ -251,10 +259,23 @@ def _with_volumes(migration: Migration, xml: str, attached: Mapping[str, Connect
     return definition.connected(xml, attached)
 
 
+def _with_nics(migration: Migration, xml: str) -> str:
+    """A definition of the source with the NICs that the machine has now, and no others."""
+    if migration.dest_definition is None:
+        return xml
+    then, now = ({nic.mac for nic in definition.read(one).nics} for one in (xml, migration.dest_definition))
+    for mac in sorted(then - now):
+        xml = definition.without_nic(xml, mac)
+    for mac in sorted(now - then):
+        xml = definition.with_nic_of(xml, migration.dest_definition, mac)
+    return xml
+
+
 class StartSource(MoveTask):
     """Revert: the machine runs on its source again, if it ran before the resize: the revert's pivot.
 
-    Effect: started paused, volumes' attachments completed, pivot committed, CPUs resumed, autostart as captured.
+    Effect: started paused, ports plugged in, volumes' attachments completed, pivot committed, CPUs resumed, autostart
+        as captured.
     Undo: before the pivot the paused domain is destroyed; after it there is none.
     Convergent because: each step looks first. If killed: as StartDestination.
     """
@@ -267,6 +288,8 @@ class StartSource(MoveTask):
             raise Waiting(f"no proof that {destination(migration).name} is off", delay=WAIT_FOR_HOST)
         if migration.was_running:
             machine.start_paused(self, source, migration)
+            if not pivoted:
+                bindings.await_plugged(self, migration, source)
         if not pivoted:
             complete(self, migration, "return_attachment")
             with self.world.intent("pivot") as tx:

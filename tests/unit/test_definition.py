@@ -83,7 +83,7 @@ def test_a_definition_is_read() -> None:
         Disk("sdb", "cdrom", None, "raw", network=False, readonly=True),
     )
     assert found.nics == (
-        Nic("52:54:00:6b:3c:58", "bridge", "br-shop", "virtio"),
+        Nic("52:54:00:6b:3c:58", "bridge", "br-shop", "virtio", "0a1b2c3d-0000-4000-8000-000000000001"),
         Nic("52:54:00:6b:3c:59", "network", None, None),
     )
 

@@ -15,7 +15,19 @@ from resizeflow.drivers.definition import Disk
 from resizeflow.drivers.hypervisor import DomainFacts, PowerState, VolumeFacts
 from resizeflow.errors import RuleError, UsageError
 from resizeflow.persistence.models import GIB, Flavor, FlavorAccess, Host, Instance, Job, Migration
-from resizeflow.rules import DECIDING, RULES, Decision, Move, check, decision, format_as_defined, machine, move, volumes
+from resizeflow.rules import (
+    DECIDING,
+    RULES,
+    Decision,
+    Move,
+    check,
+    decision,
+    format_as_defined,
+    machine,
+    move,
+    ports,
+    volumes,
+)
 from resizeflow.rules import request as common
 from resizeflow.rules.disks import new_capacity
 from resizeflow.rules.extra_specs import well_formed
@@ -127,6 +139,7 @@ def same_flavor(request: Move) -> Move:
 
 OVER_QUOTA = errors.TooManyInstances("Quota exceeded for cores")
 BAD_VOLUME = errors.InvalidVolume("Volume v is in error.")
+BAD_PORT = errors.InvalidPort("Port p is bound to no host.")
 FAULTS: Mapping[Callable[[Move], None], tuple[Fault, type[Exception], int]] = {
     common.not_locked: (of_instance(locked=True), errors.InstanceIsLocked, 409),
     move.resizable_state: (of_instance(vm_state=VmState.RESIZED), errors.InstanceInvalidState, 409),
@@ -141,6 +154,7 @@ FAULTS: Mapping[Callable[[Move], None], tuple[Fault, type[Exception], int]] = {
     move.source_answers: (of_request(away="host h1 does not answer: time-out"), errors.ServiceUnavailable, 409),
     move.steady: (of_domain(state=PowerState.PAUSED), errors.InstanceInvalidState, 409),
     volumes.cinder_answers: (of_request(cinder_away="Cinder does not answer"), errors.CinderConnectionFailed, 409),
+    ports.neutron_answers: (of_request(neutron_away="Neutron does not answer"), errors.NeutronConnectionFailed, 409),
     move.to_another_host: (to_itself, errors.CannotMigrateToSameHost, 400),
     move.known_host: (of_request(host_name="h9", target=None), errors.ComputeHostNotFound, 400),
     move.flavor_granted: (of_flavor(is_public=False), errors.FlavorNotFound, 400),
@@ -151,6 +165,7 @@ FAULTS: Mapping[Callable[[Move], None], tuple[Fault, type[Exception], int]] = {
     move.definable: (of_domain(inactive_xml=XML.format(TWO_CELLS)), errors.FlavorImageConflict, 400),
     move.movable: (of_domain(snapshots=1), errors.MigrationPreCheckError, 409),
     volumes.volumes_movable: (of_request(bad_volume=BAD_VOLUME), errors.InvalidVolume, 400),
+    ports.ports_movable: (of_request(bad_port=BAD_PORT), errors.InvalidPort, 400),
     move.root_not_smaller: (of_flavor(root_gb=9), errors.ResizeError, 400),
     move.ephemeral_not_smaller: (of_flavor(ephemeral_gb=4), errors.ResizeError, 400),
     move.same_host_allowed: (on_its_own_host, errors.UnableToMigrateToSelf, 400),

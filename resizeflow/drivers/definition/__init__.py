@@ -8,6 +8,7 @@ from resizeflow.drivers.definition.comparing import difference
 from resizeflow.drivers.definition.disks import Placement, free_device, with_disk, with_disk_of, without_disk
 from resizeflow.drivers.definition.mark import NAMESPACE, Mark, marked
 from resizeflow.drivers.definition.network import Connected, connected
+from resizeflow.drivers.definition.nics import plugged, with_nic_of, without_nic
 from resizeflow.drivers.definition.reading import LEFT_BEHIND, Definition, Disk, Nic, read, volumes
 from resizeflow.drivers.definition.resizing import resized
 from resizeflow.drivers.definition.retirement import restored, retired
@@ -26,6 +27,7 @@ __all__ = [
     "difference",
     "free_device",
     "marked",
+    "plugged",
     "read",
     "resized",
     "restored",
@@ -33,5 +35,7 @@ __all__ = [
     "volumes",
     "with_disk",
     "with_disk_of",
+    "with_nic_of",
     "without_disk",
+    "without_nic",
 ]

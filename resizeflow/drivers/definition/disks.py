@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import TypeVar
 
 from lxml import etree
 
-from resizeflow.drivers.definition.elements import attribute, drop, made, needed, parse, written
+from resizeflow.drivers.definition.elements import attribute, drop, made, needed, parse, portable, written
 from resizeflow.drivers.definition.reading import disk_of, read
 
 _Where = TypeVar("_Where")
@@ -64,7 +63,7 @@ def with_disk_of(xml: str, other_xml: str, device: str) -> str:
     controllers = f"controller[@type='{attribute(found[0], 'target', 'bus')}']"
     present = {controller.get("index") for controller in devices.findall(controllers)}
     missing = [one for one in other.findall(f"devices/{controllers}") if one.get("index") not in present]
-    devices.extend(_portable(element) for element in (*found, *missing))
+    devices.extend(portable(element) for element in (*found, *missing))
     return written(root)
 
 
@@ -85,18 +84,6 @@ def chosen(root: etree._Element, disks: Mapping[str, _Where]) -> list[tuple[etre
     if strangers:
         raise ValueError(f"The machine has no disk {', '.join(strangers)}.")
     return [(element, disks[device]) for device, element in found.items() if device in disks]
-
-
-def _portable(device: etree._Element) -> etree._Element:
-    """A device without what a host has given to it: its address and name there."""
-    copy = deepcopy(device)
-    for child in copy.findall("*"):
-        given = child.tag == "alias" and not child.get("name", "").startswith("ua-")
-        if given or child.tag in ("address", "backingStore", "mirror", "privateData"):
-            copy.remove(child)
-    for source in copy.findall("source"):
-        drop(source, "index")
-    return copy
 
 
 def place(disk: etree._Element, placement: Placement) -> None:

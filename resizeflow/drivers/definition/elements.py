@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 from lxml import etree
 
 _UNITS: dict[str, int] = {"b": 1, "bytes": 1} | {
@@ -77,3 +79,15 @@ def drop(element: etree._Element, *names: str) -> None:
     for name in names:
         if name in element.attrib:
             del element.attrib[name]
+
+
+def portable(device: etree._Element) -> etree._Element:
+    """A device without what a host has given to it: its address and name there."""
+    copy = deepcopy(device)
+    for child in copy.findall("*"):
+        given = child.tag == "alias" and not child.get("name", "").startswith("ua-")
+        if given or child.tag in ("address", "backingStore", "mirror", "privateData"):
+            copy.remove(child)
+    for source in copy.findall("source"):
+        drop(source, "index")
+    return copy

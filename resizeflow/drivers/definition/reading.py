@@ -47,6 +47,10 @@ class Nic:
     kind: str
     bridge: str | None
     model: str | None
+    interface_id: str | None = None
+    """What Open vSwitch tells Neutron's agent: the port's id."""
+    device: str | None = None
+    """The name of its tap device; libvirt names one that runs and has none."""
 
 
 LEFT_BEHIND = {
@@ -144,8 +148,10 @@ def _uuid(text: str) -> str | None:
 def _nic(element: etree._Element) -> Nic:
     kind = element.get("type", "")
     return Nic(
-        mac=attribute(element, "mac", "address") or "",
+        mac=(attribute(element, "mac", "address") or "").lower(),
         kind=kind,
         bridge=attribute(element, "source", "bridge") if kind == "bridge" else None,
         model=attribute(element, "model", "type"),
+        interface_id=attribute(element, "virtualport/parameters", "interfaceid"),
+        device=attribute(element, "target", "dev"),
     )

@@ -10,10 +10,12 @@ from lxml import etree
 from resizeflow.drivers.definition.disks import Placement, chosen, place
 from resizeflow.drivers.definition.elements import drop, made, memory_bytes, needed, parse, written
 from resizeflow.drivers.definition.mark import Mark, set_mark
+from resizeflow.drivers.definition.nics import set_queues
 
 
 def resized(xml: str, *, vcpus: int, memory_mb: int, disks: Mapping[str, Placement], mark: Mark) -> str:
-    """The definition for a new flavor on a host: vCPUs, memory, files of the named devices, our mark.
+    """The definition for a new flavor on a host: vCPUs, memory, files of the named devices, our mark; as many queues of
+    NICs that have several as vCPUs.
 
     Memory sets both `memory` and `currentMemory` (libvirt would leave the guest ballooned otherwise); vCPUs
     drop `current` and the per-vcpu list and rewrite a `<topology>` that no longer fits; NUMA cells are
@@ -21,6 +23,8 @@ def resized(xml: str, *, vcpus: int, memory_mb: int, disks: Mapping[str, Placeme
     are dropped.
     """
     root = parse(xml)
+    if vcpus != int(needed(root, "vcpu").text or ""):
+        set_queues(root, vcpus)
     _set_vcpus(root, vcpus)
     _set_memory(root, memory_mb)
     _set_numa_cell(root, vcpus, memory_mb)

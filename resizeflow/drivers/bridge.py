@@ -72,8 +72,8 @@ class BridgeHost(ABC):
     @act
     @abstractmethod
     def set_access_vlan(self, device: str, vlan: int) -> None:
-        """A machine's tap is in the VLAN, without tags, and in no other. `Missing` if there is no such device; `Refused`
-        if it is no tap. Killed in the middle it is in the VLAN, and may be in an older one."""
+        """A machine's tap is in the VLAN, without tags, and in no other. `Missing` if there is no such device,
+        `Refused` if it is no tap. Killed in the middle it is in the VLAN, and may be in an older one."""
 
 
 EFFECTS: Mapping[str, Effect] = effects_of(BridgeHost)

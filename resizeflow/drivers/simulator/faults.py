@@ -6,11 +6,11 @@ import enum
 import sqlite3
 from collections.abc import Mapping
 
-from resizeflow.drivers import hypervisor, network, volume
+from resizeflow.drivers import bridge, hypervisor, network, volume
 from resizeflow.drivers.interface import Effect, Refused, Unknown, Unreachable
 
-EFFECTS: Mapping[str, Effect] = {**hypervisor.EFFECTS, **volume.EFFECTS, **network.EFFECTS}
-"""Of hosts, of Cinder and of Neutron: no name is in two of them."""
+EFFECTS: Mapping[str, Effect] = {**hypervisor.EFFECTS, **bridge.EFFECTS, **volume.EFFECTS, **network.EFFECTS}
+"""Of hosts and their bridges, of Cinder and of Neutron: no name is in two of them."""
 
 ALWAYS = -1
 """As a number of times: the fault stays."""

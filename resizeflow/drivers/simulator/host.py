@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 
+from resizeflow.drivers.bridge import BridgeHost, BridgeLink
 from resizeflow.drivers.hypervisor import (
     DomainFacts,
     HostFacts,
@@ -20,7 +21,7 @@ from resizeflow.drivers.hypervisor import (
 )
 from resizeflow.drivers.interface import Exists, Missing, Refused
 from resizeflow.drivers.secret import Secret
-from resizeflow.drivers.simulator import secrets, streams
+from resizeflow.drivers.simulator import secrets, streams, vlans
 from resizeflow.drivers.simulator.disks import Shelf, as_written, local_disk, local_disks, swap_in, swap_word, with_file
 from resizeflow.drivers.simulator.host_session import HostSession
 from resizeflow.drivers.simulator.jobs import power_off, progress
@@ -40,8 +41,8 @@ from resizeflow.drivers.swap import PAGE, Swap
 _POLL_SECONDS = 0.005
 
 
-class SimulatedHost(Hypervisor):
-    """One host, for the length of a call."""
+class SimulatedHost(Hypervisor, BridgeHost):
+    """One host and its bridges, for the length of a call."""
 
     def __init__(self, session: HostSession) -> None:
         self._session = session
@@ -112,6 +113,9 @@ class SimulatedHost(Hypervisor):
 
     def secret_value(self, uuid: str) -> Secret | None:
         return secrets.secret_value(self._session, uuid)
+
+    def bridge_links(self, bridge: str) -> tuple[BridgeLink, ...]:
+        return vlans.links(self._session, bridge)
 
     # --- acts: volumes -----------------------------------------------------------------------------------
 
@@ -240,6 +244,15 @@ class SimulatedHost(Hypervisor):
 
     def undefine_secret(self, uuid: str) -> None:
         secrets.undefine(self._session, uuid)
+
+    def carry_vlan(self, bridge: str, vlan: int) -> None:
+        vlans.carry(self._session, bridge, vlan)
+
+    def drop_vlan(self, bridge: str, vlan: int) -> None:
+        vlans.drop(self._session, bridge, vlan)
+
+    def set_access_vlan(self, device: str, vlan: int) -> None:
+        vlans.set_access(self._session, device, vlan)
 
     def start_merge(self, uuid: str, device: str, bandwidth: int) -> None:
         with self._session.acting("start_merge", uuid, device, bandwidth) as db:

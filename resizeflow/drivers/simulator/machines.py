@@ -14,6 +14,7 @@ from resizeflow.drivers.simulator.disks import Shelf, local_disks, without_secre
 from resizeflow.drivers.simulator.jobs import progress
 from resizeflow.drivers.simulator.network_disks import open_all, write_all
 from resizeflow.drivers.simulator.store import boottime
+from resizeflow.drivers.simulator.taps import new_taps, with_devices
 
 
 def find_domain(db: sqlite3.Connection, host: str, uuid: str) -> sqlite3.Row | None:
@@ -70,6 +71,7 @@ def start(db: sqlite3.Connection, host: str, xml: str, *, incoming: bool = False
     require_cpu(db, host, xml)
     _take_image_locks(db, Shelf.of(db, host), xml)
     open_all(db, host, definition.uuid, xml)
+    new_taps(db, host, definition.nics)
     db.execute(
         """INSERT INTO domains (host, uuid, name, live_xml, state, incoming) VALUES (?, ?, ?, ?, ?, ?)
            ON CONFLICT (host, uuid) DO UPDATE
@@ -99,7 +101,7 @@ def describe(db: sqlite3.Connection, row: sqlite3.Row) -> DomainFacts:
     where = (row["host"], row["uuid"])
     job = db.execute("SELECT * FROM transfers WHERE host = ? AND uuid = ?", where).fetchone()
     merges = db.execute("SELECT device FROM merges WHERE host = ? AND uuid = ?", where).fetchall()
-    live = None if row["live_xml"] is None else without_secrets(row["live_xml"])
+    live = None if row["live_xml"] is None else with_devices(without_secrets(row["live_xml"]))
     return DomainFacts(
         uuid=row["uuid"],
         name=row["name"],

@@ -14,6 +14,7 @@ from resizeflow.drivers.simulator.attachments import attachments_of
 from resizeflow.drivers.simulator.disks import Shelf
 from resizeflow.drivers.simulator.exports import name_of
 from resizeflow.drivers.simulator.network_disks import openers
+from resizeflow.drivers.simulator.taps import shown
 
 GONE = "an attachment that is gone"
 """What an iSCSI volume's secret is for that nobody needs any more."""
@@ -92,6 +93,7 @@ def _host(db: sqlite3.Connection, host: sqlite3.Row, known: Mapping[str, str]) -
             }
             for row in domains
         },
+        "vlans": shown(db, host["name"]),
         "secrets": sorted(
             (row["kind"], _of(row["kind"], row["uuid"], known), row["migration"] or "") for row in secrets
         ),

@@ -35,6 +35,11 @@ CREATE TABLE domains (
 CREATE TABLE secrets (
     host TEXT NOT NULL REFERENCES hosts, uuid TEXT NOT NULL, kind TEXT NOT NULL, migration TEXT, value BLOB,
     PRIMARY KEY (host, uuid));
+CREATE TABLE vlan_bridges (host TEXT NOT NULL REFERENCES hosts, bridge TEXT NOT NULL, PRIMARY KEY (host, bridge));
+CREATE TABLE uplink_vlans (
+    host TEXT NOT NULL REFERENCES hosts, bridge TEXT NOT NULL, vlan INTEGER NOT NULL, PRIMARY KEY (host, bridge, vlan));
+CREATE TABLE tap_vlans (
+    host TEXT NOT NULL REFERENCES hosts, device TEXT NOT NULL, vlan INTEGER NOT NULL, PRIMARY KEY (host, device));
 CREATE TABLE deaf_guests (uuid TEXT PRIMARY KEY);
 CREATE TABLE transfers (
     host TEXT NOT NULL, uuid TEXT NOT NULL, peer TEXT NOT NULL, started REAL NOT NULL, seconds REAL NOT NULL,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resizeflow.drivers.hypervisor import PowerState
+from resizeflow.drivers.simulator import taps
 from resizeflow.drivers.simulator.attachments import volume
 from resizeflow.drivers.simulator.cinder import CINDER
 from resizeflow.drivers.simulator.connection import arrive
@@ -176,6 +177,17 @@ class SimulatedWorld:
         with self._store.transaction() as db:
             detach(db, host, uuid, volume_id)
 
+    def filter_vlans(self, host: str, bridge: str = "br0") -> None:
+        """A bridge of the host filters VLANs; what is on it is in none yet."""
+        with self._store.transaction() as db:
+            taps.filter_vlans(db, host, bridge)
+
+    def place_in_vlan(self, host: str, uuid: str, vlan: int) -> None:
+        """A machine is in a VLAN, on all bridges of its host that filter them: the uplinks carry it, and if it runs its
+        taps are in it."""
+        with self._store.transaction() as db:
+            taps.place(db, host, uuid, vlan)
+
     def set_domain(
         self, host: str, uuid: str, *, snapshots: int = 0, managed_save: bool = False, autostart: bool = False
     ) -> None:
@@ -271,6 +283,11 @@ class SimulatedWorld:
         """A Cinder volume with its attachments, its content, and who has it open."""
         with self._settled() as db:
             return see_volume(db, volume(db, volume_id))
+
+    def vlans(self, host: str) -> dict[str, Any]:
+        """The VLANs of a host's bridges that filter them: those of `uplinks`, by bridge, and those of `taps`."""
+        with self._settled() as db:
+            return taps.shown(db, host)
 
     def running(self, uuid: str) -> tuple[str, ...]:
         """The hosts on which the machine's CPUs run."""

@@ -1,8 +1,8 @@
 """Steps on Neutron's bindings of a migration's ports.
 
 Host and port together name a binding, so a request that is repeated makes no second one. Neutron knows no fence: one
-that arrives late may make another binding active than the one that was meant last. So the way back ends by removing the
-binding to the host that the machine left, and looks before that whether it is active again.
+that arrives late may make another binding active than the one that was meant last, or delete it. So each binding is
+looked at again while the machine waits for its ports to be plugged in, and at the end, when the other is removed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from resizeflow.drivers.interface import DriverError
-from resizeflow.drivers.network import BINDING_FAILED, Plug, PortBinding, plug_of
+from resizeflow.drivers.network import BINDING_FAILED, UNBOUND, Plug, PortBinding, plug_of
 from resizeflow.persistence.models import Binding, Host, Migration, MovedPort, Port
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.ports import SeenPort, active
@@ -73,10 +73,15 @@ class Bindings:
 
     def bind(self, host: Host) -> None:
         """There is a binding to a host, with the kind and profile of the active one. Raises DriverError if Neutron
-        cannot make one, also where it says so by a binding that failed only."""
-        like = active(self.network.bindings(self.port.port_id))
-        if like is None:
-            raise DriverError(f"{self} is bound to no host, or Neutron does not have it any more")
+        cannot make one, also where it says so by a binding that failed only.
+
+        One that was active before, and one beside which none is active, is worth nothing to Neutron: it is made anew.
+        """
+        bindings = self.network.bindings(self.port.port_id)
+        there = next((binding for binding in bindings if binding.host == host.name), None)
+        if there is not None and (there.vif_type == UNBOUND or active(bindings) is None):
+            self._delete(host)
+        like = active(bindings) or there or PortBinding(host.name, active=False, vif_type=UNBOUND)
         self.task.ensure(
             lambda: self._on(host) is not None,
             lambda: self.network.create_binding(self.port.port_id, host.name, like.vnic_type, like.profile),
@@ -87,7 +92,7 @@ class Bindings:
             raise DriverError(f"Neutron cannot bind {self} to {host.name}: is the network there, and its agent alive?")
 
     def activate(self, host: Host) -> None:
-        """The binding to a host is the active one; one that somebody deleted is made anew."""
+        """The binding to a host is the active one, and Neutron knows how the port is plugged in by it."""
         if self._is_active(host):
             return
         self.bind(host)
@@ -99,19 +104,14 @@ class Bindings:
         self.task.tell(f"{self} is bound to {host.name}")
 
     def leave(self, host: Host, *, stays: Host | None) -> None:
-        """No binding to a host is left. One that is active gives way to that of the host where the machine `stays`;
-        without one it is another machine's by now, and is left alone."""
-        found = self._on(host)
-        if found is not None and found.active:
-            if stays is None:
-                return
+        """No binding to a host is left; that of the host where the machine `stays` is the active one, whatever a late
+        request has made of it. Of a port that is not the machine's any more (`stays` is None) only an inactive one is
+        removed: an active one is of somebody else."""
+        if stays is not None:
             self.activate(stays)
-        self.task.ensure(
-            lambda: self._on(host) is None,
-            lambda: self.network.delete_binding(self.port.port_id, host.name),
-            f"end of the binding of {self} to {host.name}",
-        )
-        if found is not None:
+        found = self._on(host)
+        if found is not None and not found.active:
+            self._delete(host)
             self.task.tell(f"the binding of {self} to {host.name} is deleted")
 
     def plug(self, host: Host) -> Plug:
@@ -127,13 +127,20 @@ class Bindings:
         port = self.network.port(self.port.port_id)
         return port is not None and port.plugged
 
+    def _delete(self, host: Host) -> None:
+        self.task.ensure(
+            lambda: self._on(host) is None,
+            lambda: self.network.delete_binding(self.port.port_id, host.name),
+            f"end of the binding of {self} to {host.name}",
+        )
+
     def _on(self, host: Host) -> PortBinding | None:
         found = self.network.bindings(self.port.port_id)
         return next((binding for binding in found if binding.host == host.name), None)
 
     def _is_active(self, host: Host) -> bool:
         binding = self._on(host)
-        return binding is not None and binding.active
+        return binding is not None and binding.active and binding.vif_type != UNBOUND
 
 
 def each(task: MoveTask, migration: Migration, ports: Iterable[MovedPort]) -> list[Bindings]:

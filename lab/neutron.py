@@ -248,8 +248,8 @@ class Neutron:
         return str(made.id)
 
     def plug(self, port_id: str, host: str, *, up: bool = True) -> None:
-        """What the agent of a host says when it has plugged a port in, or when the port is gone from there. Neutron
-        believes it only where the port is bound."""
+        """What the agent of a host does when a port's device is there, or is gone. Neutron believes it only where the
+        port is bound."""
         url = f"{self.endpoint}/agents/{host}/ports/{port_id}/{'up' if up else 'down'}"
         with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=60):  # noqa: S310 - our own
             pass

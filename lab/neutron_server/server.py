@@ -66,7 +66,8 @@ def with_agents(application: Application) -> Application:
 
 
 def tell(host: str, port_id: str, state: str) -> None:
-    """What the agent of a host says of a port: Neutron believes it of a port that is bound there."""
+    """What the agent of a host says of a port. Before it plugs one in, it asks how, which binds an active binding that
+    is unbound; without an active one on its host it does nothing."""
     from neutron.plugins.ml2.rpc import (  # type: ignore[import-not-found] # noqa: PLC0415 - only while it runs
         RpcCallbacks,
     )
@@ -75,8 +76,12 @@ def tell(host: str, port_id: str, state: str) -> None:
 
     plugin = directory.get_plugin()
     agents = RpcCallbacks(plugin.notifier, plugin.type_manager)
-    said = agents.update_device_up if state == "up" else agents.update_device_down
-    said(context.get_admin_context(), device=port_id, agent_id=f"ovs-agent-{host}", host=host)
+    admin = context.get_admin_context()
+    known = {"device": port_id, "agent_id": f"ovs-agent-{host}", "host": host}
+    if state == "down":
+        agents.update_device_down(admin, **known)
+    elif "port_id" in agents.get_device_details(admin, **known):
+        agents.update_device_up(admin, **known)
 
 
 if __name__ == "__main__":

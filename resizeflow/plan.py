@@ -55,8 +55,8 @@ CHECKS = (
     "ports: each is plugged into a bridge; Neutron's are bound to the machine's host, and plugged in by libvirt itself",
     "quota: what the new flavor needs more is free",
     "host: enabled, zone, traits, aggregates, server group, room by the allocation ratios; it answers",
-    "destination: machine and guest type, CPU, bridges, Neutron's agent, secrets of volumes, room in the pool, no clash "
-    "of names",
+    "destination: machine and guest type, CPU, bridges, Neutron's agent, secrets of volumes, room in the pool, no "
+    "clash of names",
 )
 
 

@@ -1,4 +1,4 @@
-"""Finds hosts, and a Cinder, that answer again and queues the settlement of the debts there."""
+"""Finds hosts, Cinder and Neutron that answer again and queues the settlement of the debts there."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from resizeflow.gate import Away, Looks
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.models import Host
 
+ASK_NO_HOST = frozenset({"attachment", "binding", "port"})
+"""Kinds of debts that are settled at a service alone."""
+
 
 def queue_settlements(database: Database, looks: Looks) -> int:
     """A `settle_v1` job per closed migration with debts for which all answer that are needed; how many were queued.
@@ -22,11 +25,11 @@ def queue_settlements(database: Database, looks: Looks) -> int:
         debts = list(tx.debts.open())
         hosts = {debt.host_id: tx.hosts.get(debt.host_id) for debt in debts}
     answering = {host.id for host in hosts.values() if _host_answers(looks, host)}
-    cinder = any(debt.at_cinder for debt in debts) and _cinder_answers(looks)
+    answers = {service: _answers(looks, service) for service in {debt.service for debt in debts} - {None}}
     payable = [
         debt
         for debt in debts
-        if (cinder or not debt.at_cinder) and (debt.kind == "attachment" or debt.host_id in answering)
+        if answers.get(debt.service, True) and (debt.kind in ASK_NO_HOST or debt.host_id in answering)
     ]
     queued = 0
     for migration_id, instance_id in sorted({(debt.migration_id, debt.instance_id) for debt in payable}):
@@ -46,10 +49,13 @@ def _host_answers(looks: Looks, host: Host) -> bool:
     return True
 
 
-def _cinder_answers(looks: Looks) -> bool:
+def _answers(looks: Looks, service: str | None) -> bool:
     """Also whether it lets us in: what it refuses to say, it refuses to do."""
     try:
-        looks.volumes(patience=0).service()
+        if service == "Cinder":
+            looks.volumes(patience=0).service()
+        else:
+            looks.network(patience=0).network_service()
     except (Away, DriverError):
         return False
     return True

@@ -11,15 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import sqlalchemy as sa
-
 from resizeflow.doctor.agreement import operation
+from resizeflow.doctor.debtors import last_closed
 from resizeflow.doctor.report import Breach, Owed, Suspect
 from resizeflow.doctor.snapshot import Kept, Records, World, defined
 from resizeflow.drivers.volume import Attachment
-from resizeflow.persistence.models import Instance, Migration
+from resizeflow.persistence.models import Instance
 from resizeflow.persistence.transaction import Transaction
-from resizeflow.states import TERMINAL
 from resizeflow.volumes import AVAILABLE, IN_USE, RESERVED, is_used
 
 RESERVED_BY_NOBODY = (
@@ -46,13 +44,13 @@ class _Finding:
 
 def find(tx: Transaction, records: Records, world: World) -> Iterator[Suspect]:
     """Invariant 5. A debt needs a closed migration of the machine, which `tx` is asked for."""
-    owed = frozenset(debt.object for debt in records.debts if debt.at_cinder)
+    owed = frozenset(debt.object for debt in records.debts if debt.service == "Cinder")
     findings = [
         finding
         for instance in records.instances.values()
         for finding in _Machine(records, world, instance, owed).check()
     ]
-    closed = _last_closed(tx, {finding.instance.id for finding in findings if finding.debt})
+    closed = last_closed(tx, {finding.instance.id for finding in findings if finding.debt})
     for finding in findings:
         instance, owner = finding.instance, closed.get(finding.instance.id)
         if finding.debt is None or owner is None:
@@ -69,16 +67,6 @@ _REPAIRS = {
     "attachment": "deletes it, if it is still blank",
     "volume": "resets its state if nobody has it, attaches it again if the machine's definition has it, and records it",
 }
-
-
-def _last_closed(tx: Transaction, instance_ids: set[str]) -> dict[str, str]:
-    """The newest closed migration of each machine that has one."""
-    if not instance_ids:
-        return {}
-    query = sa.select(Migration.instance_id, Migration.id).where(
-        Migration.instance_id.in_(sorted(instance_ids)), Migration.status.in_(sorted(TERMINAL))
-    )
-    return {row[0]: row[1] for row in tx.session.execute(query.order_by(Migration.created_at))}
 
 
 class _Machine:

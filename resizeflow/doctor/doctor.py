@@ -1,4 +1,4 @@
-"""The doctor: examines records, hosts and Cinder, and repairs records."""
+"""The doctor: examines records, hosts, Cinder and Neutron, and repairs records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
-from resizeflow.doctor import attachments, leftovers, libvirt_secrets, repairs, restore, snapshot
+from resizeflow.doctor import attachments, leftovers, libvirt_secrets, port_bindings, repairs, restore, snapshot
 from resizeflow.doctor.accounts import check_allocations, check_quota
 from resizeflow.doctor.agreement import check_bindings, check_flows, check_states
 from resizeflow.doctor.history import check_logs, check_secrets
@@ -18,7 +18,7 @@ from resizeflow.persistence.database import Database
 
 
 class Doctor:
-    """Looks at records, hosts and Cinder; changes records only, and only in `repair` and `after_restore`."""
+    """Looks at records, hosts, Cinder and Neutron; changes records only, and only in `repair` and `after_restore`."""
 
     def __init__(
         self, database: Database, settings: Settings, *, connections: Connections, clock: Clock | None = None
@@ -52,7 +52,7 @@ class Doctor:
     def _examine(self) -> tuple[Report, list[Owed]]:
         """The report, and what may be recorded as debts.
 
-        The records are of one moment, the answers of hosts and Cinder of later ones: what does not fit may be a job's
+        The records are of one moment, the answers of hosts and services of later ones: what does not fit may be a job's
         progress in between. So what they show is looked at twice, and counts if it was there both times and no job of
         the machine has come or gone meanwhile.
         """
@@ -89,6 +89,7 @@ class Doctor:
             return world, [
                 *_machines(records, world),
                 *attachments.find(tx, records, world),
+                *port_bindings.find(tx, records, world),
                 *leftovers.find(tx, records, world),
                 *libvirt_secrets.find(tx, records, world),
             ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from resizeflow.persistence.models import AT_CINDER, Debt
+from resizeflow.persistence.models import SERVICE_OF, Debt
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Breach:
 
 @dataclass(frozen=True)
 class Owed:
-    """What `Debts.record` needs to have something removed from a host, or set right at Cinder."""
+    """What `Debts.record` needs to have something removed from a host, or set right at a service."""
 
     migration_id: str
     host_id: str
@@ -37,7 +37,7 @@ class Owed:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A breach that a host or Cinder shows, to be looked at twice: of which machine, and what may become a debt."""
+    """A breach that a host or a service shows, to be looked at twice: of which machine, and what may become a debt."""
 
     breach: Breach
     instance_id: str | None
@@ -55,21 +55,24 @@ class OpenDebt:
 
     @classmethod
     def of(cls, debt: Debt, host_name: str) -> OpenDebt:
-        verb = "sets it right" if debt.kind == "volume" else "removes it"
-        who = "Cinder" if debt.at_cinder else "the host"
+        verb = "sets it right" if debt.kind in ("volume", "port") else "removes it"
+        who = debt.service or "the host"
         subject = f"{debt.kind} {debt.object} {place(debt.kind, host_name)}"
         return cls(subject, debt.reason, f"a worker {verb} when {who} answers")
 
 
 def place(kind: str, host_name: str) -> str:
-    """Where a debt of a kind is to be settled: `on h1`, `at Cinder`."""
-    return "at Cinder" if kind in AT_CINDER else f"on {host_name}"
+    """Where a debt of a kind is to be settled: `on h1`, `at Cinder`; a port's binding to a host is a host's, too."""
+    service = SERVICE_OF.get(kind)
+    if service is None:
+        return f"on {host_name}"
+    return f"to {host_name} at {service}" if service == "Neutron" else f"at {service}"
 
 
 @dataclass(frozen=True)
 class Report:
-    """The breaches, by number; the open debts; and why what could not be examined could not: by `host NAME`, or
-    `Cinder`."""
+    """The breaches, by number; the open debts; and why what could not be examined could not: by `host NAME`,
+    `Cinder` or `Neutron`."""
 
     breaches: tuple[Breach, ...]
     debts: tuple[OpenDebt, ...] = ()
@@ -77,5 +80,5 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether every host was examined, and Cinder if a machine has volumes."""
+        """Whether every host was examined, Cinder if a machine has volumes, and Neutron if there is one."""
         return not self.silent

@@ -1,4 +1,4 @@
-"""What the invariants are checked on: the records of one moment, and what hosts and Cinder answered after it."""
+"""What the invariants are checked on: the records of one moment, and what hosts and services answered after it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sqlalchemy.orm import selectinload
 from resizeflow.drivers import definition
 from resizeflow.drivers.hypervisor import DomainFacts, SecretFacts, VolumeFacts
 from resizeflow.drivers.interface import DriverError
+from resizeflow.drivers.network import NetworkPort, PortBinding
 from resizeflow.drivers.volume import Attachment, CinderVolume
 from resizeflow.gate import Away, HostAway, Looks
 from resizeflow.persistence.models import (
@@ -30,7 +31,7 @@ from resizeflow.states import TERMINAL, JobState
 
 AT_ONCE = 8
 """Hosts that are looked at side by side: a silent one takes its whole time-out."""
-CINDER = "Cinder"
+CINDER, NEUTRON = "Cinder", "Neutron"
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,23 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """What Neutron has of a machine: its ports, and their bindings by the port's id."""
+
+    ports: Sequence[NetworkPort]
+    bindings: Mapping[str, tuple[PortBinding, ...]]
+
+
+@dataclass(frozen=True)
 class World:
-    """What the hosts answered, by host id; what Cinder answered, by machine; and why those did not that did not."""
+    """What the hosts answered, by host id; what Cinder and Neutron answered, by machine; and why those did not that did
+    not."""
 
     seen: Mapping[str, Seen]
     kept: Mapping[str, Kept]
+    bound: Mapping[str, Bound]
     silent: Mapping[str, str]
-    """By `host NAME` or `Cinder`."""
+    """By `host NAME`, `Cinder` or `Neutron`."""
 
     def domain(self, host_id: str | None, uuid: str) -> DomainFacts | None:
         look = self.seen.get(host_id or "")
@@ -131,7 +142,7 @@ class World:
 
 def look(looks: Looks, records: Records) -> World:
     """Asks each managed host once, then Cinder about the volumes of each machine, by the records and by its definition,
-    if there are any."""
+    if there are any, and Neutron about the ports of each, if there is a Neutron or a machine had ports of one."""
     hosts = records.managed_hosts
 
     def ask(host: Host) -> Seen | str:
@@ -150,7 +161,11 @@ def look(looks: Looks, records: Records) -> World:
     seen = {host.id: answer for host, answer in answers.items() if isinstance(answer, Seen)}
     silent = {f"host {host.name}": answer for host, answer in answers.items() if isinstance(answer, str)}
     kept, why = _ask_cinder(looks, _volumes(records, seen))
-    return World(seen, kept, silent | ({CINDER: why} if why else {}))
+    bound, why_not = _ask_neutron(looks, records)
+    for service, words in ((CINDER, why), (NEUTRON, why_not)):
+        if words:
+            silent[service] = words
+    return World(seen, kept, bound, silent)
 
 
 def _volumes(records: Records, seen: Mapping[str, Seen]) -> dict[str, frozenset[str]]:
@@ -183,6 +198,21 @@ def _ask_cinder(looks: Looks, volumes: Mapping[str, frozenset[str]]) -> tuple[di
     except (Away, DriverError) as error:
         return kept, str(error)
     return kept, None
+
+
+def _ask_neutron(looks: Looks, records: Records) -> tuple[dict[str, Bound], str | None]:
+    """What it has of each machine, as `_ask_cinder`."""
+    bound: dict[str, Bound] = {}
+    configured = looks.settings.services["neutron"].uri is not None
+    asked = [row.id for row in records.instances.values() if configured or any(port.port_id for port in row.ports)]
+    try:
+        for instance_id in asked:
+            network = looks.network(patience=0)
+            found = network.ports(instance_id)
+            bound[instance_id] = Bound(found, {port.id: network.bindings(port.id) for port in found})
+    except (Away, DriverError) as error:
+        return bound, str(error)
+    return bound, None
 
 
 def _ask_of(looks: Looks, instance_id: str, ids: frozenset[str]) -> Kept:

@@ -151,6 +151,8 @@ def each(task: MoveTask, migration: Migration, ports: Iterable[MovedPort]) -> li
 def bring(task: MoveTask, migration: Migration, host: Host) -> None:
     """The machine's ports are bound to a host. Raises DriverError if one cannot be."""
     for port in each(task, migration, current(migration)):
+        if not port.exists:
+            raise DriverError(f"{port} is the machine's no more: it was deleted at Neutron")
         port.activate(host)
 
 

@@ -1,4 +1,4 @@
-"""Debts are paid when the host, or Cinder, answers."""
+"""Debts are paid when the host, Cinder or Neutron answers."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from resizeflow.gate import Away
 from resizeflow.persistence.hosts import debt_consumer
 from resizeflow.persistence.models import Debt, Instance, Migration
 from resizeflow.persistence.transaction import Transaction
-from resizeflow.tasks import cinder_debts, machine, secrets
+from resizeflow.tasks import cinder_debts, machine, neutron_debts, secrets
 from resizeflow.tasks.base import MoveTask
 from resizeflow.tasks.carrier import end_carrier
 
 
 class SettleDebts(MoveTask):
-    """Removes what a closed migration had to leave on hosts that could not be reached, and what the doctor found there
-    and at Cinder.
+    """Removes what a closed migration had to leave on hosts that could not be reached, and what the doctor found
+    there, at Cinder and at Neutron.
 
     Effect: per debt the domain (only with this migration's mark, never a running one), the disk (by its name, never
         one in use, and only after the machine's own disks have just been seen), the secrets that no domain names; at
-        Cinder as in cinder_debts.py. The debt is settled, and the host's allocation released with its last disk.
+        Cinder and Neutron as in cinder_debts.py and neutron_debts.py. The debt is settled, and the host's allocation
+        released with its last disk.
     Undo: none. Convergent because: what is gone is fine. If killed: the rest by the next run.
     """
 
@@ -33,9 +34,9 @@ class SettleDebts(MoveTask):
         # A domain before its disks: a disk in use is refused.
         for debt in sorted(debts, key=lambda debt: debt.kind != "domain"):
             try:
-                outcome = cinder_debts.pay(self, debt) if debt.at_cinder else self._pay(migration, debt)
+                outcome = self._pay(migration, debt)
             except Away as error:
-                place = "at Cinder" if debt.at_cinder else f"on {hosts[debt.host_id].name}"
+                place = f"at {debt.service}" if debt.service else f"on {hosts[debt.host_id].name}"
                 self.tell(f"{debt.kind} {debt.object} stays as it is {place}: {error}")
             else:
                 settled.append(debt.id)
@@ -51,7 +52,14 @@ class SettleDebts(MoveTask):
         self.world.work.record(settle)
 
     def _pay(self, migration: Migration, debt: Debt) -> str:
-        """Settles one debt on a host; what became of it, for the log."""
+        """Settles one debt; what became of it, for the log."""
+        if debt.service == "Cinder":
+            return cinder_debts.pay(self, debt)
+        if debt.service == "Neutron":
+            return neutron_debts.pay(self, migration, debt)
+        return self._pay_on_host(migration, debt)
+
+    def _pay_on_host(self, migration: Migration, debt: Debt) -> str:
         with self.world.database.read() as tx:
             host = tx.hosts.get(debt.host_id)
         hypervisor = self.gate.host(host, patience=0)

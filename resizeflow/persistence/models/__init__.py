@@ -13,8 +13,7 @@ from resizeflow.persistence.models.inventory import (
 )
 from resizeflow.persistence.models.machines import Binding, Disk, Instance, Port, Volume
 from resizeflow.persistence.models.moves import (
-    AT_CINDER,
-    AT_NEUTRON,
+    SERVICE_OF,
     Debt,
     Migration,
     MovedDisk,
@@ -35,9 +34,8 @@ from resizeflow.persistence.models.work import (
 )
 
 __all__ = [
-    "AT_CINDER",
-    "AT_NEUTRON",
     "GIB",
+    "SERVICE_OF",
     "Aggregate",
     "AggregateHost",
     "Allocation",

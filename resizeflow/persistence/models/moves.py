@@ -155,10 +155,8 @@ class MovedPort(Base):
     __table_args__ = (sa.UniqueConstraint("migration_id", "port_id"),)
 
 
-AT_CINDER = frozenset({"attachment", "volume"})
-"""Kinds of debts for which it is Cinder that must answer."""
-AT_NEUTRON = frozenset({"binding", "port"})
-"""And Neutron."""
+SERVICE_OF = {"attachment": "Cinder", "volume": "Cinder", "binding": "Neutron", "port": "Neutron"}
+"""Who must answer for debts of some kinds; for all others it is their host."""
 
 
 class Debt(Base):
@@ -182,14 +180,9 @@ class Debt(Base):
     __table_args__ = (sa.UniqueConstraint("migration_id", "host_id", "kind", "object"),)
 
     @property
-    def at_cinder(self) -> bool:
-        """Whether it is Cinder that must answer."""
-        return self.kind in AT_CINDER
-
-    @property
-    def at_neutron(self) -> bool:
-        """Whether it is Neutron that must answer."""
-        return self.kind in AT_NEUTRON
+    def service(self) -> str | None:
+        """Who must answer, `Cinder` or `Neutron`; None: its host."""
+        return SERVICE_OF.get(self.kind)
 
     @property
     def holds_disk(self) -> bool:

@@ -14,8 +14,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from resizeflow.drivers.cinder.errors import cleaned
 from resizeflow.drivers.interface import Missing, Refused, Unknown
+from resizeflow.drivers.openstack.errors import cleaned
 from resizeflow.drivers.secret import Secret
 from resizeflow.drivers.volume import VolumeConnection
 

@@ -1,6 +1,6 @@
-"""What keystoneauth and cinderclient raise turned into the driver's errors: the one place that knows theirs.
+"""What keystoneauth and the client libraries raise turned into the driver's errors.
 
-cinderclient has classes for some codes only, keystoneauth calls every time-out a ConnectTimeout; so the code of an
+The libraries have classes for some codes only, keystoneauth calls every time-out a ConnectTimeout; so the code of an
 answer decides, and without an answer whether anything was sent. No text of theirs is repeated that may show a secret.
 """
 
@@ -11,14 +11,11 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cinderclient.exceptions import ClientException as CinderError
-from cinderclient.exceptions import Unauthorized
 from keystoneauth1 import exceptions as keystone
 
-from resizeflow.drivers.interface import DriverError, Missing, Refused, Unknown, Unreachable
+from resizeflow.drivers.interface import DriverError, Refused, Unknown, Unreachable
+from resizeflow.drivers.openstack.product import Product
 
-OUTSIDE = (keystone.ClientException, Unauthorized)
-"""Errors after which the way in has to be found anew."""
 _USER = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -27,29 +24,41 @@ def cleaned(text: object) -> str:
     return _USER.sub("", " ".join(str(text).split())).rstrip(".")
 
 
-def translated(error: Exception, method: str, *, sent: bool) -> DriverError:
+def outside(product: Product, error: Exception) -> bool:
+    """Whether it is an error after which the way in has to be found anew."""
+    said = product.said(error)
+    return said.code == 401 if said else isinstance(error, keystone.ClientException)
+
+
+def translated(product: Product, error: Exception, method: str, *, sent: bool) -> DriverError:
     """The driver's error for a call that failed.
 
     An answer of 4xx means that nothing was changed, one of 5xx that something may have been. 401 comes after a new
-    token was tried: whoever is not let in has to wait, as if there were no Cinder.
+    token was tried: whoever is not let in has to wait, as if the service were away.
     """
     if isinstance(error, DriverError):
         return error
-    if isinstance(error, CinderError):
-        kinds = {401: Unreachable, 404: Missing}
-        kind = Unknown if error.code >= 500 else kinds.get(error.code, Refused)
-        return kind(f"Cinder answered {method} with {error.code}: {cleaned(error.message)}.")
+    name = product.name
+    if said := product.said(error):
+        kind = _kind(product, said.code, method)
+        return kind(f"{name} answered {method} with {said.code}: {cleaned(said.words)}.")
     if isinstance(error, keystone.ClientException) and not isinstance(error, keystone.ConnectionError):
-        return Unreachable(f"Cinder: not logged in for {method}: {cleaned(error)}.")
+        return Unreachable(f"{name}: not logged in for {method}: {cleaned(error)}.")
     if not isinstance(error, keystone.ConnectionError):
-        return Unknown(f"Cinder: {method} failed in the driver: {type(error).__name__}.")
+        return Unknown(f"{name}: {method} failed in the driver: {type(error).__name__}.")
     if sent:
-        return Unknown(f"Cinder: no answer to {method}: {_cause(error)}.")
-    return Unreachable(f"Cinder: {method} could not be sent: {_cause(error)}.")
+        return Unknown(f"{name}: no answer to {method}: {_cause(error)}.")
+    return Unreachable(f"{name}: {method} could not be sent: {_cause(error)}.")
+
+
+def _kind(product: Product, code: int, method: str) -> type[DriverError]:
+    if code >= 500:
+        return Unknown
+    return Unreachable if code == 401 else product.refusal(code, method)
 
 
 @contextmanager
-def entering(place: str, section: str) -> Iterator[None]:
+def entering(place: str, product: Product, section: str) -> Iterator[None]:
     """Translates what is raised on the way in: `Unreachable` if the place does not answer or is out of order, else
     `Refused`, with what to correct in the section of the configuration."""
     try:
@@ -58,8 +67,8 @@ def entering(place: str, section: str) -> Iterator[None]:
         raise Refused(f"{place} does not accept the login: correct the credentials in {section}.") from None
     except keystone.CatalogException:
         raise Refused(
-            f"{place} has no such Cinder in its catalog: correct region_name, valid_interfaces or service_type in "
-            f"{section}, or give endpoint_override there."
+            f"{place} has no such {product.name} in its catalog: correct region_name, valid_interfaces or "
+            f"service_type in {section}, or give endpoint_override there."
         ) from None
     except (keystone.ClientException, OSError) as error:
         raise _not_let_in(error, place, section) from None

@@ -1,4 +1,4 @@
-"""One call to Cinder on its way: in a thread, so that whoever waits for it can leave it behind."""
+"""One call to a service on its way: in a thread, so that whoever waits for it can leave it behind."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from resizeflow.drivers.interface import Fence, Refused
 class Trip(threading.Thread):
     """A call under way. Left behind, it sends nothing any more, and ends when its sockets' time is up."""
 
-    def __init__(self, errand: Callable[[], Any], timeout: float, fence: Fence | None = None) -> None:
-        super().__init__(name="cinder", daemon=True)  # one that hangs does not keep its process
+    def __init__(self, to: str, errand: Callable[[], Any], timeout: float, fence: Fence | None = None) -> None:
+        super().__init__(name=to, daemon=True)  # one that hangs does not keep its process
         self._errand = errand
         self._until = time.monotonic() + timeout
         self._fence = fence
@@ -53,8 +53,8 @@ class Trip(threading.Thread):
         """Called directly before anything is written to a socket. Raises `Refused` when it is too late for that."""
         with self._turn:
             if self._left:
-                raise Refused("Cinder: too late, nobody waits for the answer.")
+                raise Refused(f"{self.name}: too late, nobody waits for the answer.")
             fence = self._fence
             if fence is not None and time.clock_gettime(time.CLOCK_BOOTTIME) > fence.not_after:
-                raise Refused(f"Cinder: too late, epoch {fence.epoch} of job {fence.job_id} may have ended.")
+                raise Refused(f"{self.name}: too late, epoch {fence.epoch} of job {fence.job_id} may have ended.")
             self.sent = True

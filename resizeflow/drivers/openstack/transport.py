@@ -14,7 +14,7 @@ from requests import PreparedRequest, Response
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from resizeflow.drivers.cinder.trip import Trip
+from resizeflow.drivers.openstack.trip import Trip
 
 
 class _Asking:

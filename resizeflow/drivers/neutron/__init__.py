@@ -1,0 +1,1 @@
+"""The real Neutron, by openstacksdk and keystoneauth."""

@@ -78,6 +78,11 @@ WORKER = [
         min=1,
         help="How often a job is taken up again without progress before it needs attention.",
     ),
+    cfg.StrOpt(
+        "server_events",
+        help="HOST:PORT at which a worker listens to what Neutron and Cinder tell Nova, so that it knows at once what "
+        "it looks for every two seconds. Without it nobody listens. Who reaches it can make workers look, nothing else.",
+    ),
 ]
 QUOTA = [
     cfg.IntOpt("instances", default=-1, min=-1, help="Default limit of machines per project; -1 is no limit."),
@@ -145,6 +150,7 @@ GROUPS = {
 }
 
 
+_ADDRESS = re.compile(r"(?:[^\s:/@\[\]]+|\[[0-9a-fA-F:.]+\]):\d{1,5}")
 _WORD = r"(?:[^/@,:\s%]|%(?!2[fF]))"
 _BROKER = rf"(?:{_WORD}+(?::{_WORD}*)?@)?(?:{_WORD}+|\[[0-9a-fA-F:.]+\])(?::\d{{1,5}})?"
 TRANSPORT_URL = re.compile(rf"rabbit://{_BROKER}(?:,{_BROKER})*(?:/[^/\s]*)?")
@@ -226,6 +232,8 @@ class Settings:
     services: Mapping[str, OpenStackService]
     """By their names, `cinder` and `neutron`."""
     vif_plugging_timeout: float
+    server_events: str | None = None
+    """Where a worker listens to Neutron and Cinder, `HOST:PORT`."""
 
     def __post_init__(self) -> None:
         if self.lease_seconds * 2 / 3 <= self.act_timeout + self.fence_window:
@@ -234,6 +242,8 @@ class Settings:
                 f"than act_timeout + fence_window = {self.act_timeout + self.fence_window:g} seconds. Raise "
                 "lease_seconds or lower the others."
             )
+        if self.server_events is not None and not _ADDRESS.fullmatch(self.server_events):
+            raise UsageError(f"[worker] server_events = {self.server_events} is not of the form HOST:PORT.")
 
 
 def config_file(given: str | None) -> Path | None:
@@ -289,6 +299,7 @@ def load(given: str | None = None) -> Settings:
             ),
             services={name: _service(conf, name, path) for name in ("cinder", "neutron")},
             vif_plugging_timeout=conf.neutron.vif_plugging_timeout,
+            server_events=conf.worker.server_events or None,
         )
     except UsageError as error:
         raise UsageError(f"The configuration {path} cannot be used: {error}") from None

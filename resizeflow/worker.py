@@ -19,6 +19,7 @@ from resizeflow import flows
 from resizeflow.auto_confirm import queue_confirms
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
+from resizeflow.event_receiver import Receiver
 from resizeflow.gate import Connections, Gate, Looks
 from resizeflow.handover import Attention, Handover, LeaseLost, TurnBack
 from resizeflow.lease import Lease
@@ -66,11 +67,14 @@ class Worker:
         self._closing = threading.Event()
         self._renewer = threading.Thread(target=self._keep_leases, name="lease renewer", daemon=True)
         self._postman = self._make_postman()
+        self._receiver = self._make_receiver()
 
     def __enter__(self) -> Worker:
         self._renewer.start()
         if self._postman is not None:
             self._postman.start()
+        if self._receiver is not None:
+            self._receiver.open()
         return self
 
     def _make_postman(self) -> Postman | None:
@@ -79,7 +83,13 @@ class Worker:
             return None
         return Postman(self.database, settings, self.clock, self.name, self.settings.lease_seconds)
 
+    def _make_receiver(self) -> Receiver | None:
+        address = self.settings.server_events
+        return Receiver(self.database, address, self.clock) if address else None
+
     def __exit__(self, *_exc: object) -> None:
+        if self._receiver is not None:
+            self._receiver.close()
         self._closing.set()
         self._renewer.join()
         if self._postman is not None:

@@ -28,6 +28,8 @@ from resizeflow.drivers.interface import Effect, Refused, act, effects_of, look
 
 ACTIVE = "ACTIVE"
 """Neutron's word for a binding in force, and for a port that its host's agent has plugged in."""
+ERROR = "ERROR"
+"""And for one that could not be."""
 BINDING_FAILED, UNBOUND = "binding_failed", "unbound"
 TAP_NAME = 14
 """Letters of a tap device's name, `tap` and the beginning of the port's id: what Neutron's agents look for."""

@@ -27,10 +27,3 @@ class ServerEvents:
         """The number of the latest event about some ports, 0 if there is none."""
         newest = sa.select(sa.func.max(ServerEvent.id)).where(ServerEvent.tag.in_(tags))
         return self.session.scalar(newest) or 0
-
-    def since(self, number: int, tags: Collection[str]) -> Sequence[ServerEvent]:
-        """What was told of some ports being plugged in, after the event of that number."""
-        query = sa.select(ServerEvent).where(
-            ServerEvent.id > number, ServerEvent.tag.in_(tags), ServerEvent.name == "network-vif-plugged"
-        )
-        return self.session.scalars(query.order_by(ServerEvent.id)).all()

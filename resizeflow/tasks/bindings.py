@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from resizeflow.drivers.interface import DriverError
-from resizeflow.drivers.network import BINDING_FAILED, UNBOUND, Plug, PortBinding, plug_of
+from resizeflow.drivers.network import BINDING_FAILED, ERROR, UNBOUND, Plug, PortBinding, plug_of
 from resizeflow.persistence.models import Binding, Host, Migration, MovedPort, Port
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.ports import SeenPort, active
@@ -122,9 +122,12 @@ class Bindings:
         return plug_of(port, binding)
 
     def is_plugged(self, host: Host) -> bool:
-        """Whether the host's agent has plugged it in. The binding may have been changed since, and is set right."""
+        """Whether the host's agent has plugged it in. The binding may have been changed since, and is set right. Raises
+        DriverError where Neutron says that it could not be plugged in."""
         self.activate(host)
         port = self.network.port(self.port.port_id)
+        if port is not None and port.status == ERROR:
+            raise DriverError(f"{self} could not be plugged in on {host.name}: it is in status {ERROR} at Neutron")
         return port is not None and port.plugged
 
     def _delete(self, host: Host) -> None:
@@ -170,7 +173,7 @@ def plugs(task: MoveTask, migration: Migration, host: Host) -> Mapping[str, Plug
 
 def await_plugged(task: MoveTask, migration: Migration, host: Host) -> None:
     """Waits until the host's agent has plugged in all ports of a machine that was started there and does not run yet.
-    Raises DriverError when the time for it is over, or Neutron told that it failed."""
+    Raises DriverError when the time for it is over, or Neutron says that it failed."""
     timeout = task.world.settings.vif_plugging_timeout
     ports = each(task, migration, current(migration))
     if not ports:
@@ -200,10 +203,7 @@ def _listen(task: MoveTask, ports: Sequence[Bindings], heard: int, seconds: floa
     while task.world.clock.boottime() < until:
         task.gate.pause(LISTEN_EVERY)
         with task.world.database.read() as tx:
-            told = tx.server_events.since(heard, [port.port.port_id for port in ports])
-        for event in told:
-            if event.status == "failed":
-                raise DriverError(f"Neutron told that port {event.tag} could not be plugged in")
-        if told:
-            return told[-1].id
+            last = tx.server_events.last([port.port.port_id for port in ports])
+        if last > heard:
+            return last
     return heard

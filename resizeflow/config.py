@@ -81,7 +81,7 @@ WORKER = [
     cfg.StrOpt(
         "server_events",
         help="HOST:PORT at which a worker listens to what Neutron and Cinder tell Nova, so that it knows at once what "
-        "it looks for every two seconds. Without it nobody listens. Who reaches it can make workers look, nothing else.",
+        "it looks for every two seconds. Without it nobody listens. Who reaches it can make workers look, no more.",
     ),
 ]
 QUOTA = [

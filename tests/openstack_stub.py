@@ -1,4 +1,4 @@
-"""A small HTTP server that answers as a test wants Keystone and Cinder to answer."""
+"""A small HTTP server that answers as a test wants Keystone, Cinder and Neutron to answer."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ PROJECT = "2" * 32
 PASSWORD = "planted-password"  # noqa: S105
 VERSIONS = {"versions": [{"id": "v3.0", "status": "CURRENT", "version": "3.71", "min_version": "3.0"}]}
 """What Cinder says of itself."""
+EXTENSION = "/v2.0/extensions/binding-extended"
+AGENTS = "/v2.0/agents"
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,13 @@ class Stub:
         self.answers[what] = list(answers)
 
     def is_keystone(self, endpoint: str, *roles: str) -> None:
-        """Answers as a Keystone whose catalog has Cinder at an endpoint."""
+        """Answers as a Keystone whose catalog has Cinder at an endpoint, and Neutron on the same server."""
         self.answer("GET /v3", Answer(body={"version": {"id": "v3.14", "status": "stable", "links": _links(self.url)}}))
         self.answer("POST /v3/auth/tokens", self.token("secret-token-1", endpoint, *roles))
 
     def token(self, token: str, endpoint: str, *roles: str, after: float = 0) -> Answer:
         """A token for an hour; `admin` and `service` unless other roles are given."""
         url = f"{endpoint}/{PROJECT}" if endpoint.endswith("/v3") else endpoint
-        entry = {"interface": "public", "region": "one", "region_id": "one", "url": url}
         end = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(time.time() + 3600))
         body = {
             "methods": ["password"],
@@ -92,7 +93,10 @@ class Stub:
             "project": {"id": PROJECT, "name": "service", "domain": {"id": "default", "name": "Default"}},
             "user": {"id": "u", "name": "resizeflow", "domain": {"id": "default", "name": "Default"}},
             "roles": [{"id": role, "name": role} for role in roles or ("admin", "service")],
-            "catalog": [{"type": "block-storage", "name": "cinder", "endpoints": [entry]}],
+            "catalog": [
+                {"type": "block-storage", "name": "cinder", "endpoints": [_entry(url)]},
+                {"type": "network", "name": "neutron", "endpoints": [_entry(endpoint.removesuffix("/v3"))]},
+            ],
         }
         return Answer(201, {"token": body}, after, {"X-Subject-Token": token})
 
@@ -102,6 +106,13 @@ class Stub:
         self.answer("GET /", Answer(300, {"versions": [{**version, **links} for version in VERSIONS["versions"]]}))
         self.answer("GET /v3/", Answer(body=VERSIONS))
         self.answer(f"GET /v3/{PROJECT}/attachments", Answer(body={"attachments": []}))
+
+    def is_neutron(self) -> None:
+        """Answers as a Neutron with nothing in it."""
+        links = [{"rel": "self", "href": f"{self.url}/v2.0/"}]
+        self.answer("GET /", Answer(body={"versions": [{"id": "v2.0", "status": "CURRENT", "links": links}]}))
+        self.answer(f"GET {EXTENSION}", Answer(body={"extension": {"alias": "binding-extended"}}))
+        self.answer(f"GET {AGENTS}", Answer(body={"agents": []}))
 
     def requests(self, what: str) -> list[Asked]:
         """Those that came of a kind."""
@@ -113,8 +124,13 @@ def without_keystone(url: str) -> dict[str, str]:
     return {"auth_type": "noauth", "user_id": "admin", "project_id": PROJECT, "endpoint": f"{url}/v3"}
 
 
+def neutron_without_keystone(url: str) -> dict[str, str]:
+    """The options of section [neutron] for a Neutron without Keystone."""
+    return {"auth_type": "noauth", "endpoint": url}
+
+
 def with_keystone(url: str) -> dict[str, str]:
-    """Those for one that a Keystone leads to."""
+    """The options of either section for a service that a Keystone leads to."""
     return {
         "auth_type": "password",
         "auth_url": f"{url}/v3",
@@ -131,6 +147,10 @@ def nobody() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def _entry(url: str) -> dict[str, str]:
+    return {"interface": "public", "region": "one", "region_id": "one", "url": url}
 
 
 def _links(url: str) -> list[dict[str, str]]:

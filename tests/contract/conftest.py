@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from lab import Lab, Volumes
+from lab.neutron import Neutron
 from resizeflow.drivers import connect
 from resizeflow.drivers.hypervisor import SecretSpec
 from resizeflow.drivers.interface import Unknown
 from resizeflow.drivers.simulator import SimulatedWorld
 from resizeflow.drivers.simulator.faults import Fault
+from tests.contract import network_sites
 from tests.contract.contract_sites import Daemon, Fleet, Site
+from tests.contract.network_sites import NetworkSite
 from tests.contract.volume_sites import RealSite, SimulatedSite, VolumeSite
 
 
@@ -120,5 +123,20 @@ def real_cinder(storage: Volumes, tmp_path_factory: pytest.TempPathFactory) -> R
 def cinder(request: pytest.FixtureRequest, tmp_path: Path) -> VolumeSite:
     """A Cinder, and an open connection to it."""
     site: VolumeSite = SimulatedSite(tmp_path) if request.param == "sim" else request.getfixturevalue("real_cinder")
+    site.connection.open(20)
+    return site
+
+
+@pytest.fixture(scope="session")
+def real_neutron(tmp_path_factory: pytest.TempPathFactory) -> Iterator[network_sites.RealSite]:
+    """A real Neutron, and the way to it."""
+    with Neutron() as server:
+        yield network_sites.RealSite(tmp_path_factory.mktemp("neutron"), server)
+
+
+@pytest.fixture(params=[pytest.param("neutron", marks=pytest.mark.lab)])
+def neutron(request: pytest.FixtureRequest) -> NetworkSite:
+    """A Neutron, and an open connection to it."""
+    site: NetworkSite = request.getfixturevalue("real_neutron")
     site.connection.open(20)
     return site

@@ -4,7 +4,7 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,10 +41,10 @@ def build_image() -> Image:
     stamp = IMAGES / "initrd.stamp"
     modules = IMAGES / "modules"
     if not (built.kernel.exists() and modules.exists()):
-        _unpack_kernel(built.kernel, modules)
+        unpack_kernel(built.kernel, modules, MODULES)
     fingerprint = _fingerprint(modules)
     if not (built.initrd.exists() and stamp.exists() and stamp.read_text() == fingerprint):
-        _build_initrd(built.initrd, modules)
+        build_initrd(built.initrd, modules, INIT, E2FSPROGS)
         stamp.write_text(fingerprint)
     return built
 
@@ -70,8 +70,8 @@ def build_directory() -> Iterator[Path]:
         yield Path(directory)
 
 
-def _unpack_kernel(kernel: Path, modules: Path) -> None:
-    """Take the kernel and the few modules out of Debian's package without installing it.
+def unpack_kernel(kernel: Path, modules: Path, wanted: Sequence[str]) -> None:
+    """Take the kernel and the modules that are wanted out of Debian's package without installing it.
 
     Installing would touch /boot and the boot loader of the machine that only wants to run a test.
     """
@@ -89,7 +89,7 @@ def _unpack_kernel(kernel: Path, modules: Path) -> None:
         picked = build / "modules"
         picked.mkdir()
         run(["depmod", "-b", str(tree), version])
-        for number, module in enumerate(_in_load_order(tree, version)):
+        for number, module in enumerate(_in_load_order(tree, version, wanted)):
             shutil.copy(module, picked / f"{number:02}-{module.name}")
         if modules.exists():
             shutil.rmtree(modules)
@@ -97,10 +97,10 @@ def _unpack_kernel(kernel: Path, modules: Path) -> None:
         vmlinuz.rename(kernel)
 
 
-def _in_load_order(tree: Path, version: str) -> list[Path]:
+def _in_load_order(tree: Path, version: str, wanted: Sequence[str]) -> list[Path]:
     """The modules' files, each after those it needs."""
     files: dict[Path, None] = {}
-    for module in MODULES:
+    for module in wanted:
         for line in run(["modprobe", "-d", str(tree), "-S", version, "--show-depends", module]).splitlines():
             if line.startswith("insmod "):
                 files[Path(line.split()[1])] = None
@@ -115,20 +115,21 @@ def _fingerprint(modules: Path) -> str:
     return digest.hexdigest()
 
 
-def _build_initrd(initrd: Path, modules: Path) -> None:
-    """Lay out the guest's root file system and pack it; uncompressed, because emulation unpacks slowly."""
+def build_initrd(initrd: Path, modules: Path, init: Path, programs: Sequence[Path]) -> None:
+    """Lay out a root file system with busybox and these programs, and pack it; uncompressed, because emulation unpacks
+    slowly."""
     with build_directory() as build:
         root = build / "root"
         for directory in ("bin", "sbin", "dev", "proc", "sys", "disk", "tmp"):
             (root / directory).mkdir(parents=True)
         shutil.copy(BUSYBOX, root / "bin/busybox")
-        own = {program.name for program in E2FSPROGS}
+        own = {program.name for program in programs}
         for applet in set(run([str(BUSYBOX), "--list"]).split()) - own - {"busybox"}:
             (root / "bin" / applet).symlink_to("busybox")
-        for program in E2FSPROGS:
+        for program in programs:
             _copy_with_libraries(program, root)
         shutil.copytree(modules, root / "modules")
-        shutil.copy(INIT, root / "init")
+        shutil.copy(init, root / "init")
         (root / "init").chmod(0o755)
         packed = build / "initrd"
         names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))

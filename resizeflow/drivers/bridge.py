@@ -21,9 +21,11 @@ class Member(enum.StrEnum):
     """What takes part in a bridge."""
 
     UPLINK = "uplink"
-    """All that is no tap: a cable, a bond, a pair of virtual devices."""
+    """By which VLANs come to the host: a network card, a bond, and all else that is none of the others."""
     TAP = "tap"
     """A machine's."""
+    PORT = "port"
+    """A pair of virtual devices that has no tags, and is not in the bridge's own VLAN: a container's."""
     SELF = "self"
     """The bridge's own device, by which its host takes part."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from resizeflow.drivers.bridge import VLANS, BridgeHost, BridgeLink, Member
@@ -32,10 +33,12 @@ class ShellBridges(BridgeHost):
             raise Refused(
                 f"Bridge {bridge} does not filter VLANs: `ip link set {bridge} type bridge vlan_filtering 1`."
             )
-        vlans = {str(one["ifname"]): one.get("vlans", ()) for one in self._listed("bridge", "-j", "vlan", "show")}
-        members = {name: _member(device) for name, device in devices.items() if device.get("master") == bridge}
-        members[bridge] = Member.SELF
-        return tuple(_link(name, member, vlans.get(name, ())) for name, member in sorted(members.items()))
+        vlans = self._vlans()
+        links = [_link(bridge, Member.SELF, vlans)]
+        for name, device in devices.items():
+            if device.get("master") == bridge:
+                links.append(_link(name, _member(device), vlans))
+        return tuple(sorted((_told_apart(link, devices, links[0].pvid) for link in links), key=lambda one: one.device))
 
     def carry_vlan(self, bridge: str, vlan: int) -> None:
         for link in self.bridge_links(bridge):
@@ -53,12 +56,15 @@ class ShellBridges(BridgeHost):
             raise Missing(f"There is no device {device}.")
         if _member(found[device]) is not Member.TAP:
             raise Refused(f"{device} is no machine's.")
-        shown = {str(one["ifname"]): one.get("vlans", ()) for one in self._listed("bridge", "-j", "vlan", "show")}
-        link = _link(device, Member.TAP, shown.get(device, ()))
+        link = _link(device, Member.TAP, self._vlans())
         if not (vlan in link.vlans & link.untagged and link.pvid == vlan):
             self._change("add", device, vlan, "pvid", "untagged")
         for other in sorted(link.vlans - {vlan}):
             self._change("del", device, other)
+
+    def _vlans(self) -> dict[str, Any]:
+        """Those of each member of any bridge, by name."""
+        return {str(one["ifname"]): one.get("vlans", ()) for one in self._listed("bridge", "-j", "vlan", "show")}
 
     def _change(self, verb: str, device: str, vlan: int, *flags: str) -> None:
         if not NAME.fullmatch(device) or vlan not in VLANS:
@@ -92,8 +98,16 @@ def _member(device: dict[str, Any]) -> Member:
     return Member.TAP if _kind(device) == "tun" else Member.UPLINK
 
 
-def _link(device: str, member: Member, vlans: Any) -> BridgeLink:
-    known = dict(_numbered(vlans))
+def _told_apart(link: BridgeLink, devices: dict[str, dict[str, Any]], own: int | None) -> BridgeLink:
+    """A pair of virtual devices is an uplink only if it has tags, or is in the bridge's `own` VLAN."""
+    pair = link.member is Member.UPLINK and _kind(devices[link.device]) == "veth"
+    if pair and link.vlans == link.untagged and (own is None or link.pvid != own):
+        return replace(link, member=Member.PORT)
+    return link
+
+
+def _link(device: str, member: Member, vlans: dict[str, Any]) -> BridgeLink:
+    known = dict(_numbered(vlans.get(device, ())))
     untagged = frozenset(number for number, flags in known.items() if UNTAGGED in flags)
     pvid = next((number for number, flags in known.items() if PVID in flags), None)
     return BridgeLink(device, member, frozenset(known), untagged, pvid)

@@ -18,7 +18,7 @@ NOT_THERE = (126, 127)
 """Exit codes of a shell whose command is not there, or cannot be run."""
 BROKEN = 255
 """Of ssh that does not get through, or no longer; iproute2 has it for all that the kernel refuses."""
-IPROUTE = ("RTNETLINK answers:", "Cannot find", "Error:", "Device ")
+IPROUTE = ("RTNETLINK answers:", "Cannot find", "Error:", "Device ", "Invalid ")
 """What iproute2 says then begins with."""
 
 

@@ -282,6 +282,12 @@ class Hypervisor(ABC):
 
     @act
     @abstractmethod
+    def announce(self, uuid: str) -> None:
+        """Has an active domain tell the network where its addresses are now, so that switches send frames there at
+        once; `Refused` for one that is off."""
+
+    @act
+    @abstractmethod
     def shutdown(self, uuid: str) -> None:
         """Asks the guest to shut down (ACPI) and returns at once; it may not listen."""
 

@@ -9,6 +9,7 @@ from resizeflow.drivers.definition import Mark
 from resizeflow.drivers.hypervisor import DomainFacts, PowerState
 from resizeflow.drivers.interface import DriverError
 from resizeflow.errors import Conflict
+from resizeflow.gate import HostAway
 from resizeflow.persistence.models import Host, Migration
 from resizeflow.tasks.base import MoveTask, StorageAway
 
@@ -150,6 +151,21 @@ def let_run(task: MoveTask, host: Host, migration: Migration) -> None:
         return domain is not None and domain.state is PowerState.RUNNING
 
     task.ensure(runs, lambda: hypervisor.resume(uuid), f"running machine on {host.name}")
+    announce(task, host, migration)
+
+
+def announce(task: MoveTask, host: Host, migration: Migration) -> None:
+    """Has a machine that runs tell the network where it is now. That it could not is told, and holds up nothing: it is
+    found as soon as it sends anything by itself."""
+    hypervisor = task.gate.host(host, patience=0)
+    uuid = migration.instance_id
+    try:
+        domain = hypervisor.domain(uuid)
+        if domain is not None and domain.live_xml and definition.read(domain.live_xml).nics:
+            hypervisor.announce(uuid)
+            task.tell(f"{host.name} announced where {migration.instance_name} is reached")
+    except (HostAway, DriverError) as error:
+        task.tell(f"where {migration.instance_name} is reached is not announced: {error}")
 
 
 def run_again(task: MoveTask, host: Host, migration: Migration, seconds: float) -> None:

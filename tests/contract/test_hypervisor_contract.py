@@ -72,6 +72,19 @@ def test_a_guest_starts_where_its_cpu_is_there(site: Site, cpu: str, there: bool
             site.ask(method, *args)
 
 
+def test_a_machine_is_announced_while_it_is_there(site: Site) -> None:
+    machine = str(uuid.uuid4())
+    with pytest.raises(Missing):
+        site.ask("announce", machine)
+    site.ask("define", machine_xml(machine_uuid=machine))
+    with pytest.raises(Refused):
+        site.ask("announce", machine)
+    site.ask("start_paused", machine)
+    for _ in range(2):
+        site.ask("announce", machine)
+    assert site.known(machine).state is PowerState.PAUSED
+
+
 def test_a_pool_describes_itself(site: Site) -> None:
     pool: PoolFacts = site.ask("pool", site.pool)
     assert pool.name == site.pool

@@ -15,6 +15,7 @@ from resizeflow.drivers.hypervisor import (
     VolumeSpec,
 )
 from resizeflow.drivers.libvirt import (
+    announce,
     domains,
     facts,
     lifecycle,
@@ -105,6 +106,9 @@ class LibvirtHost(Hypervisor):
 
     def suspend(self, uuid: str) -> None:
         lifecycle.suspend(self._session, uuid)
+
+    def announce(self, uuid: str) -> None:
+        announce.announce(self._session, uuid)
 
     def shutdown(self, uuid: str) -> None:
         lifecycle.shutdown(self._session, uuid)

@@ -22,6 +22,7 @@ from resizeflow.drivers.hypervisor import (
 from resizeflow.drivers.interface import Exists, Missing, Refused
 from resizeflow.drivers.secret import Secret
 from resizeflow.drivers.simulator import secrets, streams, vlans
+from resizeflow.drivers.simulator.agents import log_unplugged
 from resizeflow.drivers.simulator.disks import Shelf, as_written, local_disk, local_disks, swap_in, swap_word, with_file
 from resizeflow.drivers.simulator.host_session import HostSession
 from resizeflow.drivers.simulator.jobs import power_off, progress
@@ -219,12 +220,18 @@ class SimulatedHost(Hypervisor, BridgeHost):
             if row["state"] == PowerState.RUNNING:
                 return
             self._session.update(db, uuid, state=PowerState.RUNNING)
+            log_unplugged(db, self._name, row["live_xml"], boottime())
             write_disks(db, self._name, row["live_xml"])
 
     def suspend(self, uuid: str) -> None:
         with self._session.acting("suspend", uuid) as db:
             if self._session.active_row(db, uuid)["state"] != PowerState.PAUSED:
                 self._session.update(db, uuid, state=PowerState.PAUSED)
+
+    def announce(self, uuid: str) -> None:
+        with self._session.acting("announce", uuid) as db:
+            row = self._session.active_row(db, uuid)
+            self._session.update(db, uuid, state=row["state"])  # it changes nothing here, and is logged as an effect
 
     def shutdown(self, uuid: str) -> None:
         with self._session.acting("shutdown", uuid) as db:

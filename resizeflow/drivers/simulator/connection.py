@@ -1,25 +1,33 @@
-"""The way to a simulated host, or Cinder: the same promises as a real connection, without a process of its own."""
+"""The way to a simulated host, Cinder or Neutron: the promises of a real connection, without a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Callable, Mapping
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any
 
 from resizeflow.drivers.hypervisor import Hypervisor
 from resizeflow.drivers.interface import DriverError, Effect, Fence, Unknown, Unreachable
+from resizeflow.drivers.network import NetworkService
 from resizeflow.drivers.simulator.cinder import CINDER, SimulatedCinder
 from resizeflow.drivers.simulator.effects import Cause
 from resizeflow.drivers.simulator.faults import EFFECTS
 from resizeflow.drivers.simulator.hangs import arriving, swallow
 from resizeflow.drivers.simulator.host import SimulatedHost
 from resizeflow.drivers.simulator.host_session import HostSession
+from resizeflow.drivers.simulator.neutron import NEUTRON, SimulatedNeutron
 from resizeflow.drivers.simulator.power import come_back
 from resizeflow.drivers.simulator.session import Session
 from resizeflow.drivers.simulator.store import Store, address
 from resizeflow.drivers.volume import VolumeService
+
+_SERVICES: Mapping[str, Callable[[Session], VolumeService | NetworkService]] = {
+    CINDER: SimulatedCinder,
+    NEUTRON: SimulatedNeutron,
+}
 
 
 class SimulatedConnection:
@@ -142,11 +150,11 @@ def arrive(store: Store, name: str) -> None:
 
 
 def _session(store: Store, name: str, **how: Any) -> Session:
-    return Session(store, name, **how) if name == CINDER else HostSession(store, name, **how)
+    return Session(store, name, **how) if name in _SERVICES else HostSession(store, name, **how)
 
 
-def _served(session: Session) -> Hypervisor | VolumeService:
-    return SimulatedHost(session) if isinstance(session, HostSession) else SimulatedCinder(session)
+def _served(session: Session) -> Hypervisor | VolumeService | NetworkService:
+    return SimulatedHost(session) if isinstance(session, HostSession) else _SERVICES[session.name](session)
 
 
 def _return_if_due(store: Store, name: str) -> None:

@@ -34,10 +34,10 @@ class LoggedEffect:
     time: float
     """CLOCK_BOOTTIME seconds."""
     host: str
-    """Or `cinder`."""
+    """Or `cinder`, `neutron`."""
     method: str
     subject: str
-    """The UUID of a domain or secret, the name of a host's volume, the id of Cinder's."""
+    """The UUID of a domain or secret, the name of a host's volume, the id of Cinder's, of Neutron's port."""
     digest: str
     job: str | None
     epoch: int | None

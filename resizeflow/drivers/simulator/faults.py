@@ -1,4 +1,4 @@
-"""What simulated hosts and Cinder can be made to do wrong: the failure modes of real drivers, arranged beforehand."""
+"""What a simulated world can be made to do wrong: the failure modes of real drivers, arranged beforehand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Fault(enum.StrEnum):
     HALF = "half"
     """What makes or fills something dies in the middle of it."""
     HANG = "hang"
-    """The host's daemon, or Cinder, hangs from this call on; it is done after the waking, long after its caller
+    """The host's daemon, Cinder or Neutron hangs from this call on; it is done after the waking, long after its caller
     gave up."""
 
 
@@ -50,6 +50,9 @@ HALVES: Mapping[str, str] = {
     "update_attachment": """UPDATE attachments SET connection_info = NULL
         WHERE volume = :subject AND status = 'attaching'""",
     "complete_attachment": "UPDATE cinder_volumes SET status = 'attaching' WHERE id = :subject",
+    # Neutron too: the active one of two bindings is unbound, then they change places.
+    "activate_binding": """UPDATE neutron_bindings
+        SET status = CASE status WHEN 'ACTIVE' THEN 'INACTIVE' ELSE 'ACTIVE' END WHERE port = :subject""",
 }
 """What can be half done, and what a call on the subject leaves that dies in the middle; all others are whole or
 nothing."""

@@ -1,15 +1,17 @@
-"""Machines of a simulated world as tests arrange them: their definitions, and their Cinder volumes."""
+"""Machines of a simulated world as tests arrange them: their definitions, Cinder volumes and Neutron ports."""
 
 from __future__ import annotations
 
+import copy
 import sqlite3
 from collections.abc import Callable, Mapping
 from xml.sax.saxutils import escape, quoteattr
 
 from lxml import etree
 
-from resizeflow.drivers.definition import Connected, connected, volumes, without_disk
-from resizeflow.drivers.simulator import attachments
+from resizeflow.drivers.definition import Connected, connected, volumes, without_disk, without_nic
+from resizeflow.drivers.network import PortBinding, plug_of
+from resizeflow.drivers.simulator import attachments, bindings
 from resizeflow.drivers.simulator.cinder import connection_of
 
 
@@ -39,6 +41,36 @@ def nic_xml(uuid: str, bridge: str) -> str:
         f"<interface type='bridge'><mac address='{mac}'/><source bridge={quoteattr(bridge)}/>"
         f"<model type='virtio'/></interface>"
     )
+
+
+def port_xml(port: sqlite3.Row) -> str:
+    """A NIC that is a port of Neutron's, on the bridge of its agent."""
+    plug = plug_of(bindings.shown_port(port), PortBinding("", active=True, vif_type="ovs", bridge=bindings.BRIDGE))
+    return (
+        f"<interface type='bridge'><mac address='{plug.mac}'/><source bridge='{plug.bridge}'/>"
+        f"<virtualport type='openvswitch'><parameters interfaceid='{plug.interface_id}'/></virtualport>"
+        f"<target dev='{plug.device}'/><model type='virtio'/><mtu size='{plug.mtu}'/></interface>"
+    )
+
+
+def plug_in(db: sqlite3.Connection, host: str, uuid: str, port_id: str) -> None:
+    """A machine gets a port as it is, running or not."""
+    bindings.give(db, port_id, uuid, host)
+    nic = etree.fromstring(port_xml(bindings.port(db, port_id)))
+
+    def added(xml: str) -> str:
+        root = etree.fromstring(xml)
+        root.findall("devices")[0].append(copy.deepcopy(nic))
+        return etree.tostring(root, encoding="unicode")
+
+    _change(db, host, uuid, added)
+
+
+def unplug(db: sqlite3.Connection, host: str, uuid: str, port_id: str) -> None:
+    """A machine loses a port as it is: the NIC goes, then Neutron is told."""
+    mac = bindings.port(db, port_id)["mac"]
+    _change(db, host, uuid, lambda xml: without_nic(xml, mac))
+    bindings.take(db, port_id)
 
 
 def attached(db: sqlite3.Connection, host: str, uuid: str, volume_id: str) -> Connected:

@@ -1,4 +1,4 @@
-"""Calls that hang in a simulated host or Cinder: their callers give up, it does them when it wakes up."""
+"""Calls that hang in a simulated host, Cinder or Neutron: their callers give up, it does them when it wakes up."""
 
 from __future__ import annotations
 

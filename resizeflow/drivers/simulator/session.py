@@ -17,7 +17,7 @@ from resizeflow.drivers.simulator.store import Store, boottime
 
 
 class Session:
-    """One place of the world in a store, a host or Cinder, and the call under way."""
+    """One place of the world in a store, a host, Cinder or Neutron, and the call under way."""
 
     def __init__(
         self,

@@ -32,15 +32,28 @@ class SeenVolume:
     """A word for each write, oldest first."""
 
 
+@dataclass(frozen=True)
+class SeenPort:
+    """A port of Neutron's."""
+
+    instance: str
+    """The machine that has it; empty if none."""
+    status: str
+    bindings: tuple[tuple[str, str, str], ...]
+    """Of each the host, the status, and the vif_type."""
+
+
 def snapshot(db: sqlite3.Connection, *, contents: bool) -> dict[str, Any]:
     """The whole world; without `contents` what guests wrote is left out."""
     hosts = db.execute("SELECT * FROM hosts JOIN places USING (name) ORDER BY name").fetchall()
     volumes = db.execute("SELECT * FROM cinder_volumes").fetchall()
+    ports = db.execute("SELECT * FROM neutron_ports").fetchall()
     known = _attachments(db)
     return {
         "hosts": {host["name"]: _host(db, host, known) for host in hosts},
         "storages": {host["storage"]: _storage(Shelf.of(db, host["name"]), contents) for host in hosts},
         "cinder": {row["id"]: _volume(db, row, contents) for row in volumes},
+        "neutron": {row["id"]: asdict(see_port(db, row)) for row in ports},
         "jobs": [
             f"{kind} of {row['uuid']} on {row['host']}"
             for kind in ("transfers", "merges")
@@ -57,6 +70,16 @@ def see_volume(db: sqlite3.Connection, volume: sqlite3.Row) -> SeenVolume:
         attachments=tuple(sorted((row["instance"], row["status"], _connected_to(row)) for row in rows)),
         open_at=tuple(host for host, _uuid in openers(db, name_of(volume["kind"], volume["id"]))),
         content=volume["content"],
+    )
+
+
+def see_port(db: sqlite3.Connection, port: sqlite3.Row) -> SeenPort:
+    """A port of Neutron's as it is now; its bindings also when Neutron would not list them."""
+    rows = db.execute("SELECT * FROM neutron_bindings WHERE port = ? ORDER BY host", (port["id"],)).fetchall()
+    return SeenPort(
+        instance=port["instance"],
+        status=port["status"],
+        bindings=tuple((row["host"], row["status"], row["vif_type"]) for row in rows),
     )
 
 

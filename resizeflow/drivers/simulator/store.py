@@ -55,6 +55,13 @@ CREATE TABLE cinder_volumes (
 CREATE TABLE attachments (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, volume TEXT NOT NULL REFERENCES cinder_volumes,
     instance TEXT NOT NULL, status TEXT NOT NULL, connector TEXT, connection_info TEXT);
+CREATE TABLE neutron_ports (
+    id TEXT PRIMARY KEY, mac TEXT NOT NULL UNIQUE, instance TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'DOWN',
+    mtu INTEGER NOT NULL, seen_at REAL);
+CREATE TABLE neutron_bindings (
+    port TEXT NOT NULL REFERENCES neutron_ports, host TEXT NOT NULL, status TEXT NOT NULL, vif_type TEXT NOT NULL,
+    vnic_type TEXT NOT NULL, profile TEXT NOT NULL, PRIMARY KEY (port, host));
+CREATE TABLE neutron_agents (host TEXT PRIMARY KEY, alive INTEGER NOT NULL, plugs INTEGER NOT NULL);
 CREATE TABLE faults (
     id INTEGER PRIMARY KEY, host TEXT, method TEXT NOT NULL, message TEXT NOT NULL, times INTEGER NOT NULL,
     fault TEXT NOT NULL, attempts INTEGER);
@@ -65,7 +72,7 @@ CREATE TABLE effects (
     subject TEXT NOT NULL, digest TEXT NOT NULL, job TEXT, epoch INTEGER, caused TEXT NOT NULL);
 """
 
-DEFAULTS = {"transfer_seconds": 0.03, "merge_seconds": 0.02, "shutdown_seconds": 0.01}
+DEFAULTS = {"transfer_seconds": 0.03, "merge_seconds": 0.02, "shutdown_seconds": 0.01, "plug_seconds": 0.001}
 
 _EVENTFUL = """SELECT EXISTS (SELECT 1 FROM faults) OR EXISTS (SELECT 1 FROM transfers)
     OR EXISTS (SELECT 1 FROM domains WHERE off_at IS NOT NULL)

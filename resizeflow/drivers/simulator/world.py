@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from resizeflow.drivers.hypervisor import PowerState
-from resizeflow.drivers.simulator import taps
+from resizeflow.drivers.simulator import bindings, taps
+from resizeflow.drivers.simulator.agents import report
 from resizeflow.drivers.simulator.attachments import volume
 from resizeflow.drivers.simulator.cinder import CINDER
 from resizeflow.drivers.simulator.connection import arrive
@@ -19,11 +20,23 @@ from resizeflow.drivers.simulator.disks import Shelf
 from resizeflow.drivers.simulator.effects import LoggedEffect, logged
 from resizeflow.drivers.simulator.exports import KINDS, new_key
 from resizeflow.drivers.simulator.faults import Fault, arrange
-from resizeflow.drivers.simulator.guests import attach, attached, detach, disks_xml, guest_xml, nic_xml, with_volume
+from resizeflow.drivers.simulator.guests import (
+    attach,
+    attached,
+    detach,
+    disks_xml,
+    guest_xml,
+    nic_xml,
+    plug_in,
+    port_xml,
+    unplug,
+    with_volume,
+)
 from resizeflow.drivers.simulator.jobs import power_off, settle
 from resizeflow.drivers.simulator.machines import accept
+from resizeflow.drivers.simulator.neutron import NEUTRON
 from resizeflow.drivers.simulator.power import by_itself, come_back, go_away, run
-from resizeflow.drivers.simulator.snapshots import SeenVolume, see_volume, snapshot
+from resizeflow.drivers.simulator.snapshots import SeenPort, SeenVolume, see_port, see_volume, snapshot
 from resizeflow.drivers.simulator.store import DEFAULTS, Store, boottime
 
 POOL = "default"
@@ -47,7 +60,7 @@ class SimulatedWorld:
         self._store.close()
 
     def uri(self, host: str) -> str:
-        """Where the driver finds a host, or `cinder`; also how other hosts reach it."""
+        """Where the driver finds a host, `cinder` or `neutron`; also how other hosts reach it."""
         return f"sim://{self.path}?host={host}"
 
     # --- arranging ---------------------------------------------------------------------------------------
@@ -104,27 +117,32 @@ class SimulatedWorld:
         devices: str = "",
         cpu: str = "",
         volumes: Mapping[str, str] | None = None,
+        ports: Iterable[str] = (),
+        bridged: bool = True,
     ) -> str:
-        """A machine with disks (device → GiB), Cinder volumes (device → id) and a NIC on the host's first bridge;
-        returns its UUID.
+        """A machine with disks (device → GiB), Cinder volumes (device → id), a NIC on the host's first bridge if it is
+        `bridged`, and ports of Neutron's, by their ids; returns its UUID.
 
         One that does not listen ignores a shutdown. `devices` is XML of further devices, `cpu` the `<cpu>` element.
         """
         uuid = uuid or str(uuids.uuid4())
         with self._store.transaction() as db:
             shelf = Shelf.of(db, host)
-            bridge = json.loads(_host(db, host)["bridges"])[0]
+            nic = nic_xml(uuid, json.loads(_host(db, host)["bridges"])[0]) if bridged else ""
             files = {device: shelf.path_of(f"{name}-{device}.{disk_format}") for device in disks}
             xml = guest_xml(
                 name=name,
                 uuid=uuid,
                 vcpus=vcpus,
                 memory_mb=memory_mb,
-                devices=disks_xml(files, disk_format) + nic_xml(uuid, bridge) + devices,
+                devices=disks_xml(files, disk_format) + nic + devices,
                 cpu=cpu,
             )
             for device, volume_id in (volumes or {}).items():
                 xml = with_volume(xml, device, attached(db, host, uuid, volume_id))
+            for port_id in ports:
+                bindings.give(db, port_id, uuid, host)
+                xml = xml.replace("</devices>", port_xml(bindings.port(db, port_id)) + "</devices>")
             for device, gigabytes in disks.items():
                 file, size = f"{name}-{device}.{disk_format}", gigabytes * 2**30
                 _fill(shelf, file, size, f"made:{name}-{device}", volume_format=disk_format, written=size // 16)
@@ -176,6 +194,41 @@ class SimulatedWorld:
         """A machine loses a volume while it is as it is."""
         with self._store.transaction() as db:
             detach(db, host, uuid, volume_id)
+
+    def add_neutron(self) -> str:
+        """Adds a Neutron without agents; returns how it is reached."""
+        with self._store.transaction() as db:
+            db.execute("INSERT INTO places (name) VALUES (?)", (NEUTRON,))
+        return self.uri(NEUTRON)
+
+    def set_agent(self, host: str, *, alive: bool = True, plugs: bool = True) -> None:
+        """There is an agent of Neutron's on a host, which may not have any other name there. Neutron hears of it if it
+        is `alive`; unless it `plugs`, it does nothing else."""
+        with self._store.transaction() as db:
+            db.execute("REPLACE INTO neutron_agents VALUES (?, ?, ?)", (host, alive, plugs))
+
+    def create_port(self, *, mac: str | None = None, mtu: int = 1450) -> str:
+        """A port that nobody has; returns its id."""
+        port_id = str(uuids.uuid4())
+        mac = mac or ":".join(("fa:16:3e", port_id[0:2], port_id[2:4], port_id[4:6]))
+        with self._store.transaction() as db:
+            db.execute("INSERT INTO neutron_ports (id, mac, instance, mtu) VALUES (?, ?, '', ?)", (port_id, mac, mtu))
+        return port_id
+
+    def delete_port(self, port_id: str) -> None:
+        """Somebody deletes a port, whoever has it; its NIC stays."""
+        with self._store.transaction() as db:
+            bindings.remove(db, port_id)
+
+    def attach_port(self, host: str, uuid: str, port_id: str) -> None:
+        """A machine gets a port while it is as it is, running or not: Neutron's port first, then the NIC."""
+        with self._store.transaction() as db:
+            plug_in(db, host, uuid, port_id)
+
+    def detach_port(self, host: str, uuid: str, port_id: str) -> None:
+        """A machine loses a port while it is as it is."""
+        with self._store.transaction() as db:
+            unplug(db, host, uuid, port_id)
 
     def filter_vlans(self, host: str, bridge: str = "br0") -> None:
         """A bridge of the host filters VLANs; what is on it is in none yet."""
@@ -240,7 +293,8 @@ class SimulatedWorld:
             db.execute("UPDATE storages SET other_bytes = other_bytes + ? WHERE name = ?", (taken, shelf.storage))
 
     def set_up(self, place: str, up: bool, *, attempts: int | None = None) -> None:
-        """Whether a host, or `cinder`, can be reached; it comes back by itself after so many `attempts` to connect."""
+        """Whether a host, `cinder` or `neutron` can be reached; it comes back by itself after so many `attempts`
+        to connect."""
         with self._store.transaction() as db:
             _place(db, place)
             if up:
@@ -249,7 +303,8 @@ class SimulatedWorld:
                 go_away(db, place, hung=False, attempts=attempts)
 
     def hang(self, place: str, *, attempts: int | None = None) -> None:
-        """A host, or `cinder`, hangs: looks get no answer, acts none either, but they are done when it wakes up."""
+        """A host, `cinder` or `neutron` hangs: looks get no answer, acts none either, but they are done when it wakes
+        up."""
         with self._store.transaction() as db:
             _place(db, place)
             go_away(db, place, hung=True, attempts=attempts)
@@ -284,6 +339,11 @@ class SimulatedWorld:
         with self._settled() as db:
             return see_volume(db, volume(db, volume_id))
 
+    def see_port(self, port_id: str) -> SeenPort:
+        """A port of Neutron's with its bindings, after the agents have told what they see."""
+        with self._settled() as db:
+            return see_port(db, bindings.port(db, port_id))
+
     def vlans(self, host: str) -> dict[str, Any]:
         """The VLANs of a host's bridges that filter them: those of `uplinks`, by bridge, and those of `taps`."""
         with self._settled() as db:
@@ -312,6 +372,7 @@ class SimulatedWorld:
     def _settled(self) -> Iterator[sqlite3.Connection]:
         with self._store.transaction() as db:
             settle(db, boottime())
+            report(db, boottime(), finished=True)
             yield db
 
 

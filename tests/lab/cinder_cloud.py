@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from lab import Volumes
 from lab.cinder import PROJECT
-from resizeflow.chaos.cloud import VOLUMES, Cloud
+from resizeflow.chaos.cloud import VOLUMES
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Connected
 from resizeflow.drivers.simulator.guests import with_volume
@@ -21,6 +20,8 @@ from resizeflow.drivers.volume import VolumeConnection, read_connection
 from resizeflow.persistence.models import Host
 from resizeflow.service import Submitted
 from resizeflow.volumes import connector_of, initiator_of
+from tests.lab.real_cloud import RealCloud
+from tests.lab.stage import Stage
 
 USER = "t0ken-9f41c7"
 """Whom Cinder takes us for: a word that is found wherever a token is."""
@@ -36,8 +37,10 @@ class Kept:
     attachments: tuple[tuple[str, str, str], ...]
 
 
-class CinderCloud(Cloud):
+class CinderCloud(RealCloud):
     """A `Cloud` with the Cinder of a lab. Its simulated hosts open every disk that they are told of."""
+
+    machine = MACHINE
 
     def __init__(self, folder: Path, storage: Volumes, **settings: str) -> None:
         self.storage = storage
@@ -45,6 +48,10 @@ class CinderCloud(Cloud):
         self.kinds: tuple[str, ...] = ()
         self._made: list[str] = []
         super().__init__(folder, login(self.cinder.endpoint), **settings)
+
+    @property
+    def service_database(self) -> Path:
+        return self.cinder.database
 
     def build_machine(self, *kinds: str, running: bool = True, adopted: bool = True) -> CinderCloud:
         """Two hosts, and on h1 the machine, with a new volume of each kind (`rbd`, `iscsi`, `nfs`, `multi`)."""
@@ -78,7 +85,7 @@ class CinderCloud(Cloud):
             with self.by_hand() as world:
                 world.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?, ?, ?, ?)", row)
         disk = Connected(connection, volume_id, initiator_of(self._host(host)))
-        self._edit(host, lambda xml: with_volume(xml, device, disk))
+        self.edit(host, lambda xml: with_volume(xml, device, disk))
 
     def connect(self, volume_id: str, host: str) -> VolumeConnection:
         """Attaches a volume to the machine on a host at Cinder alone."""
@@ -92,28 +99,13 @@ class CinderCloud(Cloud):
         """Detaches a volume from the machine on a host: the disk goes, then the attachment with which it was used."""
         for device, known in definition.volumes(self.definition(host)).items():
             if known == volume_id:
-                self._edit(host, partial(definition.without_disk, device=device))
+                self.edit(host, partial(definition.without_disk, device=device))
         (used,) = self._ids(volume_id, "attached")
         self.cinder.client().attachments.delete(used)
 
     def _host(self, name: str) -> Host:
         with self.database.read() as tx:
             return tx.hosts.get(name)
-
-    def _edit(self, host: str, change: Callable[[str], str]) -> None:
-        with self.by_hand() as world:
-            where = (host, self.uuid)
-            texts = world.execute("SELECT inactive_xml, live_xml FROM domains WHERE host = ? AND uuid = ?", where)
-            changed = [xml and change(xml) for xml in texts.fetchone()]
-            both = "UPDATE domains SET inactive_xml = ?, live_xml = ? WHERE host = ? AND uuid = ?"
-            world.execute(both, (*changed, *where))
-
-    @contextlib.contextmanager
-    def by_hand(self) -> Iterator[sqlite3.Connection]:
-        """The simulated world's file, to be changed."""
-        self.world.close()
-        with contextlib.closing(sqlite3.connect(self.world.path)) as world, world:
-            yield world
 
     def state(self, job: Submitted | None = None) -> dict[str, Any]:
         """As of any cloud; iSCSI secrets are those of attachments, whose ids are others in each run: a judge looks at
@@ -124,12 +116,6 @@ class CinderCloud(Cloud):
         return state
 
     # --- what is there -----------------------------------------------------------------------------------
-
-    def definition(self, host: str) -> str:
-        """The machine's definition on a host; empty without one."""
-        with self.by_hand() as world:
-            found = world.execute("SELECT inactive_xml FROM domains WHERE host = ? AND uuid = ?", (host, self.uuid))
-            return "".join(xml for (xml,) in found)
 
     def kept(self, volume_id: str) -> Kept:
         """What Cinder has of a volume, by its own database: also what its API does not show."""
@@ -168,3 +154,7 @@ class CinderCloud(Cloud):
 def login(endpoint: str) -> dict[str, str]:
     """Section `[cinder]` of the configuration, for a Cinder without Keystone. The token is made of the user."""
     return {"auth_type": "noauth", "user_id": USER, "project_id": PROJECT, "endpoint": endpoint}
+
+
+CinderStage = Stage[CinderCloud]
+"""Such a cloud, at moments that come again."""

@@ -8,33 +8,19 @@ from lxml import etree
 
 from resizeflow.chaos.judge import broken_invariants
 from resizeflow.service import Submitted
-from resizeflow.states import JobState, MigrationStatus
+from resizeflow.states import MigrationStatus
 from tests.lab.cinder_cloud import CinderCloud, Kept
+from tests.lab.ended import host_of, unfinished
 
 
 def wrong(cloud: CinderCloud, job: Submitted) -> list[str]:
     """All that is wrong, in sentences: with the job, with each volume, with the secrets that open it, with the rest."""
     return [
-        *_unfinished(cloud, job),
+        *unfinished(cloud, job),
         *(text for volume_id in cloud.volumes for text in _attached_wrongly(cloud, job, volume_id)),
         *_cannot_open(cloud),
         *broken_invariants(cloud),
     ]
-
-
-def host_of(cloud: CinderCloud) -> str:
-    """Where the machine is by the records."""
-    with cloud.database.read() as tx:
-        return tx.instances.get(cloud.uuid).host.name
-
-
-def _unfinished(cloud: CinderCloud, job: Submitted) -> Iterator[str]:
-    row = cloud.job(job)
-    if row.state is not JobState.DONE:
-        yield f"the job is {row.state}: {row.reason}"
-    running = cloud.world.running(cloud.uuid)
-    if running != (host_of(cloud),):
-        yield f"the machine runs on {running}"
 
 
 def _attached_wrongly(cloud: CinderCloud, job: Submitted, volume_id: str) -> Iterator[str]:
@@ -66,18 +52,3 @@ def _cannot_open(cloud: CinderCloud) -> Iterator[str]:
             yield f"volume {volume_id} is opened with secret {named} instead of {connection.secret}"
         elif named is not None and secrets.get(named) != cloud.secret_value(connection):
             yield f"{host} has not the right secret {named} for volume {volume_id}"
-
-
-def changed(cloud: CinderCloud, job: Submitted, expected: dict[str, object]) -> list[str]:
-    """What records and hosts have otherwise than in a state that was kept (`Cloud.state`)."""
-    found, due = dict(_flat(cloud.state(job))), dict(_flat(expected))
-    paths = sorted(path for path in found.keys() | due.keys() if found.get(path) != due.get(path))
-    return [f"{path} is {found.get(path)!r} instead of {due.get(path)!r}" for path in paths]
-
-
-def _flat(state: object, path: str = "") -> Iterator[tuple[str, object]]:
-    if isinstance(state, dict):
-        for key, value in state.items():
-            yield from _flat(value, f"{path}/{key}")
-    else:
-        yield path, state

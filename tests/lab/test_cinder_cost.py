@@ -18,7 +18,7 @@ from resizeflow.drivers.volume import EFFECTS
 from resizeflow.gate import Connections
 from resizeflow.states import JobState
 from resizeflow.worker import Worker
-from tests.lab.cinder_stage import Stage
+from tests.lab.cinder_cloud import CinderStage
 from tests.lab.conftest import StageMaker
 from tests.searched import Calls
 
@@ -55,13 +55,13 @@ def test_a_volume_costs_a_commit_for_each_attachment(make_stage: StageMaker, kin
         assert more.commits - base.commits == commits
 
 
-def least(stage: Stage, operation: str) -> Cost:
+def least(stage: CinderStage, operation: str) -> Cost:
     """The least of a few rounds: one that takes long saves its progress more often."""
     costs = [measured(stage, operation) for _ in range(ROUNDS)]
     return Cost(*map(min, zip(*map(astuple, costs), strict=True)))
 
 
-def measured(stage: Stage, operation: str) -> Cost:
+def measured(stage: CinderStage, operation: str) -> Cost:
     cloud, job, calls, counts = stage.cloud, stage.begin(operation), Calls(), Counter[str]()
 
     def committed(_connection: object) -> None:

@@ -16,9 +16,10 @@ from resizeflow.chaos.child import Child
 from resizeflow.chaos.judge import broken_invariants
 from resizeflow.clock import Clock
 from resizeflow.states import Direction, JobState
-from tests.lab.cinder_stage import Stage, go_on, paused_at
+from tests.lab.cinder_cloud import CinderStage
 from tests.lab.cinder_trouble import away, has_unread, is_stuck, stuck_at
 from tests.lab.conftest import StageMaker
+from tests.lab.stage import go_on, paused_at
 
 pytestmark = pytest.mark.lab
 
@@ -89,13 +90,13 @@ def phases() -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def stage(make_stage: StageMaker) -> Stage:
+def stage(make_stage: StageMaker) -> CinderStage:
     """A machine with an RBD volume."""
     return make_stage("rbd", **IMPATIENT)
 
 
 @pytest.mark.parametrize(("operation", "point", "how"), phases())
-def test_cinder_is_away(stage: Stage, operation: str, point: str, how: str) -> None:
+def test_cinder_is_away(stage: CinderStage, operation: str, point: str, how: str) -> None:
     cloud = stage.cloud
     worker = paused_at(cloud, stage.begin(operation), point)
     with away(cloud.cinder, how):
@@ -105,7 +106,7 @@ def test_cinder_is_away(stage: Stage, operation: str, point: str, how: str) -> N
     stage.check_done()
 
 
-def test_turned_back_while_cinder_is_away(stage: Stage) -> None:
+def test_turned_back_while_cinder_is_away(stage: CinderStage) -> None:
     """The way back waits as well, and says so; then the machine is as before."""
     cloud = stage.cloud
     job = stage.begin("resize")
@@ -120,7 +121,7 @@ def test_turned_back_while_cinder_is_away(stage: Stage) -> None:
     stage.check_turned_back()
 
 
-def test_past_the_point_of_no_return_a_resize_needs_no_cinder(stage: Stage) -> None:
+def test_past_the_point_of_no_return_a_resize_needs_no_cinder(stage: CinderStage) -> None:
     cloud = stage.cloud
     job = stage.begin("resize")
     worker = paused_at(cloud, job, "StartDestination.commit.pivot#1.after")
@@ -131,7 +132,7 @@ def test_past_the_point_of_no_return_a_resize_needs_no_cinder(stage: Stage) -> N
 
 
 @pytest.mark.parametrize(("operation", "call"), calls("ConnectVolumes.update_attachment#1"))
-def test_cinder_is_killed_in_the_middle_of_a_request(stage: Stage, operation: str, call: str) -> None:
+def test_cinder_is_killed_in_the_middle_of_a_request(stage: CinderStage, operation: str, call: str) -> None:
     """It has made the first of its writes, and not the second."""
     cloud = stage.cloud
     worker = paused_at(cloud, stage.begin(operation), f"{call}.checked")
@@ -148,7 +149,7 @@ def test_cinder_is_killed_in_the_middle_of_a_request(stage: Stage, operation: st
 @pytest.mark.parametrize("ending", ["resume", "rollback"])
 @pytest.mark.parametrize(("operation", "call"), calls("DetachSourceVolumes.delete_attachment#1"))
 def test_what_a_dead_worker_had_sent_is_done_late(
-    patient: Stage, monkeypatch: pytest.MonkeyPatch, operation: str, call: str, ending: str
+    patient: CinderStage, monkeypatch: pytest.MonkeyPatch, operation: str, call: str, ending: str
 ) -> None:
     """The next worker finds that Cinder hangs, and gives it time when it answers again."""
     if ending == "rollback" and call in ONLY_FORWARD:
@@ -172,7 +173,7 @@ def test_what_a_dead_worker_had_sent_is_done_late(
 
 
 @pytest.mark.parametrize(("operation", "call"), calls("StartDestination.complete_attachment#1"))
-def test_cinder_is_slower_than_its_client_waits(patient: Stage, operation: str, call: str) -> None:
+def test_cinder_is_slower_than_its_client_waits(patient: CinderStage, operation: str, call: str) -> None:
     """What it was asked for is done in the end: the worker looks, and goes on."""
     cloud = patient.cloud
     job = patient.begin(operation)
@@ -186,7 +187,7 @@ def test_cinder_is_slower_than_its_client_waits(patient: Stage, operation: str, 
 
 
 @pytest.fixture(scope="module")
-def patient(make_stage: StageMaker) -> Stage:
+def patient(make_stage: StageMaker) -> CinderStage:
     """As `stage`; its workers do not wait long for what they do, but look again and again."""
     return make_stage("rbd", act_timeout=str(LOOK_SECONDS), look_timeout=str(LOOK_SECONDS), host_patience="30")
 

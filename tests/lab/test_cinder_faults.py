@@ -20,11 +20,11 @@ from resizeflow.doctor import Doctor
 from resizeflow.errors import InvalidVolume
 from resizeflow.states import Direction, JobState
 from resizeflow.worker import Worker
-from tests.lab.cinder_cloud import CinderCloud, Kept
+from tests.lab.cinder_cloud import CinderCloud, CinderStage, Kept
 from tests.lab.cinder_judge import wrong
-from tests.lab.cinder_stage import Stage, ask, go_on, paused_at
 from tests.lab.cinder_trouble import is_stuck, stuck_at
 from tests.lab.conftest import CinderMaker, StageMaker
+from tests.lab.stage import ask, go_on, paused_at
 
 pytestmark = pytest.mark.lab
 
@@ -33,7 +33,7 @@ certify = pytest.mark.certify
 
 
 @pytest.fixture(scope="module")
-def stage(make_stage: StageMaker) -> Stage:
+def stage(make_stage: StageMaker) -> CinderStage:
     """A machine with an RBD volume."""
     return make_stage("rbd", act_timeout="8", look_timeout="8")
 
@@ -52,7 +52,7 @@ def ceph_away(cloud: CinderCloud, how: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("how", ["killed", pytest.param("frozen", marks=certify)])
-def test_ceph_does_not_say_who_has_a_volume_open(stage: Stage, how: str) -> None:
+def test_ceph_does_not_say_who_has_a_volume_open(stage: CinderStage, how: str) -> None:
     worker = paused_at(stage.cloud, stage.begin("resize"), "DetachSourceVolumes.commit.attachment#1.after")
     with ceph_away(stage.cloud, how):
         go_on(worker)
@@ -62,7 +62,7 @@ def test_ceph_does_not_say_who_has_a_volume_open(stage: Stage, how: str) -> None
 
 
 @pytest.mark.parametrize("how", [pytest.param("killed", marks=certify), pytest.param("frozen", marks=certify)])
-def test_cinder_cannot_connect_a_volume_without_ceph(stage: Stage, how: str) -> None:
+def test_cinder_cannot_connect_a_volume_without_ceph(stage: CinderStage, how: str) -> None:
     """It answers with an error. The resize is turned back, which needs Ceph as well, and so waits."""
     cloud = stage.cloud
     worker = paused_at(cloud, stage.begin("resize"), CONNECT)
@@ -77,7 +77,7 @@ def test_cinder_cannot_connect_a_volume_without_ceph(stage: Stage, how: str) -> 
 # --- a volume in the wrong state -------------------------------------------------------------------------
 
 
-def test_a_volume_in_error_is_refused_at_once(stage: Stage) -> None:
+def test_a_volume_in_error_is_refused_at_once(stage: CinderStage) -> None:
     stage.at_rest.restore()
     set_status(stage.cloud, "error")
     with pytest.raises(InvalidVolume, match=r"\(vdm of db\) is error, not in-use"):
@@ -99,7 +99,7 @@ def test_a_volume_in_error_is_refused_at_once(stage: Stage) -> None:
         pytest.param("confirm", "CheckDestination.RUNNING.after", marks=certify),
     ],
 )
-def test_a_volume_comes_into_error(stage: Stage, operation: str, point: str) -> None:
+def test_a_volume_comes_into_error(stage: CinderStage, operation: str, point: str) -> None:
     """What was begun is turned back, and says why."""
     cloud = stage.cloud
     worker = paused_at(cloud, stage.begin(operation), point)
@@ -161,13 +161,15 @@ def deletions(cases: list[tuple[str, str, str]]) -> list[object]:
 
 
 @pytest.mark.parametrize(("operation", "point", "which"), deletions(ENDS_DONE))
-def test_an_attachment_that_is_gone_is_missed_by_nobody(stage: Stage, operation: str, point: str, which: str) -> None:
+def test_an_attachment_that_is_gone_is_missed_by_nobody(
+    stage: CinderStage, operation: str, point: str, which: str
+) -> None:
     delete_at(stage, operation, point, which)
     stage.check_done()
 
 
 @pytest.mark.parametrize(("operation", "point", "which"), deletions(ENDS_TURNED_BACK))
-def test_an_attachment_that_is_gone_turns_back(stage: Stage, operation: str, point: str, which: str) -> None:
+def test_an_attachment_that_is_gone_turns_back(stage: CinderStage, operation: str, point: str, which: str) -> None:
     delete_at(stage, operation, point, which)
     assert "Volume attachment could not be found" in (stage.cloud.migration(stage.job).error or "")
     stage.check_turned_back()
@@ -175,7 +177,7 @@ def test_an_attachment_that_is_gone_turns_back(stage: Stage, operation: str, poi
 
 @pytest.mark.parametrize("decision", [pytest.param("confirm", marks=certify), "revert"])
 @pytest.mark.parametrize("point", [WITHOUT_A_WAY_BACK[0], pytest.param(WITHOUT_A_WAY_BACK[1], marks=certify)])
-def test_a_resize_that_lost_its_way_back_can_be_decided(stage: Stage, point: str, decision: str) -> None:
+def test_a_resize_that_lost_its_way_back_can_be_decided(stage: CinderStage, point: str, decision: str) -> None:
     cloud = stage.cloud
     delete_at(stage, "resize", point, RETURN)
     assert cloud.job(stage.job).state is JobState.DONE, cloud.story(stage.job)
@@ -185,7 +187,7 @@ def test_a_resize_that_lost_its_way_back_can_be_decided(stage: Stage, point: str
     stage.check_done()
 
 
-def test_turned_back_without_the_way_back(stage: Stage) -> None:
+def test_turned_back_without_the_way_back(stage: CinderStage) -> None:
     """It is made anew: nobody else has taken the volume meanwhile."""
     cloud = stage.cloud
     delete_at(stage, "resize", "StartDestination.complete_attachment#1.checked", RETURN, DESTINATION)
@@ -194,7 +196,9 @@ def test_turned_back_without_the_way_back(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("decision", ["confirm", pytest.param("revert", marks=certify)])
-def test_a_machine_whose_attachment_is_deleted_is_not_decided_on_until_it_has_one(stage: Stage, decision: str) -> None:
+def test_a_machine_whose_attachment_is_deleted_is_not_decided_on_until_it_has_one(
+    stage: CinderStage, decision: str
+) -> None:
     cloud = stage.cloud
     delete_at(stage, "resize", "FinishResize.RUNNING.after", DESTINATION)
     assert cloud.job(stage.job).state is JobState.DONE, cloud.story(stage.job)
@@ -208,7 +212,7 @@ def test_a_machine_whose_attachment_is_deleted_is_not_decided_on_until_it_has_on
     stage.check_done()
 
 
-def delete_at(stage: Stage, operation: str, point: str, *which: str) -> None:
+def delete_at(stage: CinderStage, operation: str, point: str, *which: str) -> None:
     """Somebody deletes attachments of a job that is at a point; a worker goes on with it, as far as it comes."""
     cloud = stage.cloud
     worker = paused_at(cloud, stage.begin(operation), point)
@@ -261,7 +265,7 @@ def test_what_is_attached_and_detached_before_the_decision_stays_so(
 # --- what Cinder itself leaves ---------------------------------------------------------------------------
 
 
-def test_a_volume_that_cinder_left_reserved_by_nobody_is_explained_and_repaired(stage: Stage) -> None:
+def test_a_volume_that_cinder_left_reserved_by_nobody_is_explained_and_repaired(stage: CinderStage) -> None:
     """Somebody detached it and attaches it again; Cinder dies between the two writes of making an attachment."""
     cloud, client = stage.cloud, stage.cloud.cinder.client()
     stage.begin("revert")
@@ -283,7 +287,7 @@ def test_a_volume_that_cinder_left_reserved_by_nobody_is_explained_and_repaired(
     assert wrong(cloud, stage.job) == []
 
 
-def test_a_volume_whose_only_attachment_was_deleted_is_attached_again(stage: Stage) -> None:
+def test_a_volume_whose_only_attachment_was_deleted_is_attached_again(stage: CinderStage) -> None:
     cloud = stage.cloud
     delete_at(stage, "confirm", "RemoveReturnAttachments.delete_attachment#1.checked", DESTINATION)
     (volume_id,) = cloud.volumes

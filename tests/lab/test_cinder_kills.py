@@ -10,19 +10,42 @@ A sample is in each run of the tests, all of it in `scripts/certify cinder`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from resizeflow.drivers.interface import Effect
+from resizeflow.drivers.volume import EFFECTS
+from resizeflow.flows import TASKS
+from resizeflow.tasks import volumes as volume_tasks
 from resizeflow.tasks.attachments import Attachments
-from tests.lab.cinder_laboratory import Case, CinderLaboratory
+from tests.lab.cinder_cloud import CinderCloud
+from tests.lab.cinder_judge import wrong
 from tests.lab.conftest import CinderMaker
+from tests.lab.kill_laboratory import Case, KillLaboratory, try_all
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(4 * 3600)]
 
 HEAD = "| operation | volumes     | points | cases | violations | seconds a case |"
+OF_VOLUMES = frozenset(
+    task.__name__ for tasks in TASKS.values() for task in tasks if task.__module__ == volume_tasks.__name__
+)
+AT_CINDER = frozenset(method for method, effect in EFFECTS.items() if effect is Effect.ACT)
+OF_SECRETS = frozenset({"define_secret", "undefine_secret"})
+
+
+def is_of_volumes(point: str) -> bool:
+    """Whether a point is of an effect on Cinder or on a secret, of the storing of an attachment's id, or of what a
+    volume task saves at its end."""
+    *words, what, _when = point.split(".")
+    if what in ("SUCCESS", "REVERTED"):
+        return words[0] in OF_VOLUMES
+    return what.partition("#")[0] in AT_CINDER | OF_SECRETS | {"attachment"}
+
+
+def laboratory(cloud: CinderCloud, operation: str, folder: Path) -> KillLaboratory[CinderCloud]:
+    return KillLaboratory(cloud, operation, folder / operation, wrong, is_of_volumes)
 
 
 @pytest.mark.parametrize(
@@ -41,45 +64,22 @@ def test_killed_at_every_effect_on_a_volume(
 ) -> None:
     """`every` so-manieth case is tried."""
     cloud = make_cinder_cloud().build_machine(*kinds)
-    wrong: list[str] = []
+    stories: list[str] = []
     print(HEAD)
-    resize = CinderLaboratory(cloud, "resize", tmp_path / "resize")
-    wrong += try_all(resize, every)
+    resize = laboratory(cloud, "resize", tmp_path)
+    stories += try_all(resize, every, "+".join(kinds))
     for operation in ("confirm", "revert"):
         resize.end.restore()
-        wrong += try_all(CinderLaboratory(cloud, operation, tmp_path / operation), every)
-    assert not wrong, "\n".join(wrong)
+        stories += try_all(laboratory(cloud, operation, tmp_path), every, "+".join(kinds))
+    assert not stories, "\n".join(stories)
 
 
 def test_what_is_wrong_is_seen(make_cinder_cloud: CinderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rollback that does not look for what nobody has written down leaves an attachment."""
-    laboratory = CinderLaboratory(make_cinder_cloud().build_machine("nfs"), "resize", tmp_path / "resize")
+    resize = laboratory(make_cinder_cloud().build_machine("nfs"), "resize", tmp_path)
     case = Case("resize", "ReserveVolumes.create_attachment#1.after", "rollback")
-    assert laboratory.run(case) == []
+    assert resize.run(case) == []
     monkeypatch.setattr(Attachments, "sweep", lambda _: None)
-    found = laboratory.run(case) or []
+    found = resize.run(case) or []
     assert any("'reserved', 'nowhere'" in sentence for sentence in found)
     assert any("nothing accounts for it" in sentence for sentence in found)
-
-
-def try_all(laboratory: CinderLaboratory, every: int) -> list[str]:
-    """Runs the cases of an operation and prints a line about them; the stories of those that ended wrong."""
-    cases = list(laboratory.cases())
-    cases = cases[every // 2 % len(cases) :: every]
-    stories: list[str] = []
-    points, tried = set(), 0
-    began = time.monotonic()
-    for case in cases:
-        found = laboratory.run(case)
-        if found is None:
-            continue
-        tried += 1
-        points.add(case.point)
-        if found:
-            stories.append("\n".join([str(case), *found, laboratory.story()]))
-    seconds = (time.monotonic() - began) / max(tried, 1)
-    kinds = "+".join(laboratory.cloud.kinds)
-    print(
-        f"| {laboratory.operation:9} | {kinds:11} | {len(points):6} | {tried:5} | {len(stories):10} | {seconds:14.1f} |"
-    )
-    return stories

@@ -1,7 +1,7 @@
-"""Moments of a cloud with a real Cinder, kept, so that one machine serves for many cases.
+"""Moments of a cloud with a real service, kept, so that one machine serves for many cases.
 
-Records and hosts come back by a copy of their files, and so does Cinder, whose state is its database: on its storage a
-resize changes nothing but who is connected.
+Records and hosts come back by a copy of their files, and so does Cinder or Neutron, whose state is its database: on the
+storage a resize changes nothing but who is connected.
 """
 
 from __future__ import annotations
@@ -9,14 +9,19 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from resizeflow.chaos.child import Child
 from resizeflow.chaos.cloud import CHILD_SECONDS
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
-from tests.lab.cinder_cloud import MACHINE, CinderCloud
-from tests.lab.cinder_judge import wrong
+from tests.lab.real_cloud import RealCloud
+
+C = TypeVar("C", bound=RealCloud)
+Judge = Callable[[C, Submitted], list[str]]
+"""All that is wrong with a cloud once a job has ended, in sentences."""
 
 DONE = {
     "resize": MigrationStatus.FINISHED,
@@ -34,31 +39,32 @@ FILES = ("state.sqlite", "state.sqlite-wal", "world.sqlite", "world.sqlite-wal")
 
 
 class Moment:
-    """Records, hosts and Cinder as they were once."""
+    """Records, hosts and the real service as they were once."""
 
-    def __init__(self, cloud: CinderCloud, folder: Path) -> None:
+    def __init__(self, cloud: RealCloud, folder: Path) -> None:
         self._cloud = cloud
         self._folder = folder
         folder.mkdir()
-        cloud.release()
-        _copy(cloud.folder, folder)
-        _copy_database(cloud.cinder.database, folder / "cinder.sqlite")
+        with cloud.still():
+            _copy(cloud.folder, folder)
+            _copy_database(cloud.service_database, folder / "service.sqlite")
 
     def restore(self) -> None:
         """It is then again."""
-        self._cloud.release()
-        _copy(self._folder, self._cloud.folder)
-        _copy_database(self._folder / "cinder.sqlite", self._cloud.cinder.database)
+        with self._cloud.still():
+            _copy(self._folder, self._cloud.folder)
+            _copy_database(self._folder / "service.sqlite", self._cloud.service_database)
 
 
-class Stage:
+class Stage(Generic[C]):
     """A machine at rest, or resized and not yet decided on, as often as it is wanted, and operations on it."""
 
     job: Submitted
     """The operation that was begun last."""
 
-    def __init__(self, cloud: CinderCloud, folder: Path) -> None:
+    def __init__(self, cloud: C, folder: Path, judge: Judge[C]) -> None:
         self.cloud = cloud
+        self._judge = judge
         self.at_rest = Moment(cloud, folder / "at-rest")
         job = ask(cloud, "resize")
         if cloud.run(job) is not JobState.DONE:
@@ -86,19 +92,19 @@ class Stage:
         """Workers end the job, and everything is as after an undisturbed one."""
         self._finish()
         assert self.cloud.migration(self.job).status is DONE[self._operation], self.cloud.story(self.job)
-        assert wrong(self.cloud, self.job) == [], self.cloud.story(self.job)
+        assert self._judge(self.cloud, self.job) == [], self.cloud.story(self.job)
 
     def check_turned_back(self) -> None:
         """Workers turn the job back, and everything is as before it."""
         self._finish()
         assert self.cloud.migration(self.job).status is TURNED_BACK[self._operation], self.cloud.story(self.job)
-        assert wrong(self.cloud, self.job) == [], self.cloud.story(self.job)
+        assert self._judge(self.cloud, self.job) == [], self.cloud.story(self.job)
 
     def _finish(self) -> None:
         self.cloud.run(self.job, tries=RUNS)
 
 
-def paused_at(cloud: CinderCloud, job: Submitted, point: str) -> Child:
+def paused_at(cloud: RealCloud, job: Submitted, point: str) -> Child:
     """A worker that runs a job and has stopped itself at a point."""
     cloud.expire(job)
     cloud.release()
@@ -116,11 +122,11 @@ def go_on(worker: Child) -> None:
         raise RuntimeError(f"a worker ended with {status}")
 
 
-def ask(cloud: CinderCloud, operation: str) -> Submitted:
+def ask(cloud: RealCloud, operation: str) -> Submitted:
     """Asks for an operation."""
     if operation == "resize":
-        return cloud.service.resize(MACHINE, "big", host="h2")
-    return cloud.service.confirm(MACHINE) if operation == "confirm" else cloud.service.revert(MACHINE)
+        return cloud.service.resize(cloud.machine, "big", host="h2")
+    return cloud.service.confirm(cloud.machine) if operation == "confirm" else cloud.service.revert(cloud.machine)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -132,6 +138,6 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _copy_database(source: Path, target: Path) -> None:
-    """In one transaction: who has the target open, as Cinder has its own, sees it whole."""
+    """In one transaction: who has the target open, as the service has its own, sees it whole."""
     with contextlib.closing(sqlite3.connect(source)) as one, contextlib.closing(sqlite3.connect(target)) as other:
         one.backup(other)

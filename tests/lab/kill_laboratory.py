@@ -1,4 +1,4 @@
-"""Kills workers at the points of one operation that have to do with volumes, against a real Cinder.
+"""Kills workers at the points of one operation that have to do with a real service.
 
 Each case begins at the moment at which the job was queued.
 """
@@ -6,38 +6,21 @@ Each case begins at the moment at which the job was queued.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
 
 from resizeflow.chaos.child import KILLED, Child
 from resizeflow.chaos.cloud import CHILD_SECONDS, normal
-from resizeflow.drivers.interface import Effect
-from resizeflow.drivers.volume import EFFECTS
 from resizeflow.errors import Conflict
-from resizeflow.flows import TASKS
 from resizeflow.states import Direction, JobState
-from resizeflow.tasks import volumes as volume_tasks
-from tests.lab.cinder_cloud import CinderCloud
-from tests.lab.cinder_judge import changed, wrong
-from tests.lab.cinder_stage import RUNS, Moment, ask
+from tests.lab.ended import changed
+from tests.lab.stage import RUNS, C, Judge, Moment, ask
 
-OF_VOLUMES = frozenset(
-    task.__name__ for tasks in TASKS.values() for task in tasks if task.__module__ == volume_tasks.__name__
-)
-AT_CINDER = frozenset(method for method, effect in EFFECTS.items() if effect is Effect.ACT)
 TOLD = ("lease", "effect", "unknown", "failure", "note")
 """The kinds of lines in the log that tell how a case came to what it is."""
-OF_SECRETS = frozenset({"define_secret", "undefine_secret"})
-
-
-def is_of_volumes(point: str) -> bool:
-    """Whether a point is of an effect on Cinder or on a secret, of the storing of an attachment's id, or of what a
-    volume task saves at its end."""
-    *words, what, _when = point.split(".")
-    if what in ("SUCCESS", "REVERTED"):
-        return words[0] in OF_VOLUMES
-    return what.partition("#")[0] in AT_CINDER | OF_SECRETS | {"attachment"}
 
 
 @dataclass(frozen=True)
@@ -60,12 +43,16 @@ class Case:
         return f"{self.turned}=raise;{self.point}=kill" if self.turned else f"{self.point}=kill"
 
 
-class CinderLaboratory:
+class KillLaboratory(Generic[C]):
     """One operation on a cloud's machine, at the moment before it: its points are known from a run that nothing
-    disturbs."""
+    disturbs; those that `concerns` says are tried."""
 
-    def __init__(self, cloud: CinderCloud, operation: str, folder: Path) -> None:
+    def __init__(
+        self, cloud: C, operation: str, folder: Path, judge: Judge[C], concerns: Callable[[str], bool]
+    ) -> None:
         self.cloud = cloud
+        self._judge = judge
+        self._concerns = concerns
         self.operation = operation
         self._folder = folder
         folder.mkdir()
@@ -92,7 +79,7 @@ class CinderLaboratory:
         yield from (Case(self.operation, point, "resume", turned) for point in points)
 
     def _way_back(self) -> tuple[str, list[str]]:
-        """The latest refused effect at Cinder that turns the job back, and the points that are passed then only."""
+        """The latest refused effect of concern that turns the job back, and the points that are passed then only."""
         for point in reversed([point for point in self.points if point.endswith(".checked")]):
             self._begin.restore()
             points = self._finish(f"{point}=raise")
@@ -112,7 +99,7 @@ class CinderLaboratory:
                 return None
         self._finish()
         back = case.ending == "rollback" or case.turned is not None
-        return wrong(self.cloud, self.job) + changed(self.cloud, self.job, self._before if back else self._done)
+        return self._judge(self.cloud, self.job) + changed(self.cloud, self.job, self._before if back else self._done)
 
     def story(self) -> str:
         """What the job of the last case tells."""
@@ -122,7 +109,7 @@ class CinderLaboratory:
         return "\n".join(f"  {event.epoch} {event.kind} {event.task} {event.text}" for event in told)
 
     def _finish(self, armed: str = "") -> list[str]:
-        """Workers run the job until it is done; the points of volumes that they passed, each once."""
+        """Workers run the job until it is done; the points of concern that they passed, each once."""
         log = self._folder / "points"
         log.unlink(missing_ok=True)
         for _ in range(RUNS):
@@ -130,9 +117,32 @@ class CinderLaboratory:
                 raise RuntimeError(f"a worker ended badly:\n{self.cloud.story(self.job)}")
             if self.cloud.job(self.job).state is JobState.DONE:
                 break
-        return [point for point in dict.fromkeys(log.read_text().split()) if is_of_volumes(point)]
+        return [point for point in dict.fromkeys(log.read_text().split()) if self._concerns(point)]
 
     def _child(self, armed: str, log: Path | None = None) -> Child:
         self.cloud.expire(self.job)
         self.cloud.release()
         return Child(lambda: self.cloud.run(self.job), armed, log)
+
+
+def try_all(laboratory: KillLaboratory[C], every: int, about: str) -> list[str]:
+    """Runs `every` so-manieth case of an operation and prints a line about them, which says what it is `about`; the
+    stories of those that ended wrong."""
+    cases = list(laboratory.cases())
+    cases = cases[every // 2 % len(cases) :: every]
+    stories: list[str] = []
+    points, tried = set(), 0
+    began = time.monotonic()
+    for case in cases:
+        found = laboratory.run(case)
+        if found is None:
+            continue
+        tried += 1
+        points.add(case.point)
+        if found:
+            stories.append("\n".join([str(case), *found, laboratory.story()]))
+    seconds = (time.monotonic() - began) / max(tried, 1)
+    print(
+        f"| {laboratory.operation:9} | {about:11} | {len(points):6} | {tried:5} | {len(stories):10} | {seconds:14.1f} |"
+    )
+    return stories

@@ -1,4 +1,5 @@
-"""A small cloud on the simulator: two hosts, Cinder, one machine, a state database; and runs that may be killed."""
+"""A small cloud on the simulator: two hosts, Cinder, Neutron, one machine, a state database; and runs that may be
+killed."""
 
 from __future__ import annotations
 
@@ -19,8 +20,10 @@ import sqlalchemy as sa
 from resizeflow import config
 from resizeflow.chaos.child import Child
 from resizeflow.clock import Clock
+from resizeflow.drivers.simulator.bindings import BRIDGE
 from resizeflow.drivers.simulator.cinder import CINDER
 from resizeflow.drivers.simulator.disks import swap_word
+from resizeflow.drivers.simulator.neutron import NEUTRON
 from resizeflow.drivers.simulator.snapshots import GONE
 from resizeflow.drivers.simulator.world import SimulatedWorld
 from resizeflow.drivers.swap import Swap
@@ -40,12 +43,14 @@ HISTORY = frozenset(
         "migrations",
         "migration_disks",
         "migration_volumes",
+        "migration_ports",
         "logbooks",
         "flow_details",
         "atom_details",
         "workers",
         "stream_segments",
         "notifications",
+        "server_events",
         "postman",
         "alembic_version",
     }
@@ -82,10 +87,14 @@ class Cloud:
         /,
         *,
         connection: str | None = None,
+        networked: bool = False,
+        neutron: Mapping[str, str] | None = None,
         **settings: str,
     ) -> None:
         """`connection` is the URL of an empty state database of today's schema; by default a file in the folder.
         `cinder` are the options of a Cinder elsewhere, none if it is empty; by default it is in the simulated world.
+        If it is `networked` there is a Neutron in the simulated world too; `neutron` are options of that, or of one
+        elsewhere.
         `settings` are those of the section `[worker]`, or of `DEFAULT_SECTION`."""
         self.folder = folder
         self._given_database = connection is not None
@@ -95,14 +104,23 @@ class Cloud:
         self._simulates_cinder = cinder is None
         if cinder is None:
             cinder = {"auth_type": "noauth", "endpoint": self.world.uri(CINDER)}
+        self._networked = networked
+        at_home = {"auth_type": "noauth", "endpoint": self.world.uri(NEUTRON)} if networked else {}
         conf = folder / "resizeflow.conf"
         top = {key: options.pop(key) for key in sorted(DEFAULT_SECTION & options.keys())}
-        sections = {"DEFAULT": top, "database": {"connection": connection}, "worker": options, "cinder": cinder}
+        sections = {
+            "DEFAULT": top,
+            "database": {"connection": connection},
+            "worker": options,
+            "cinder": cinder,
+            "neutron": {**at_home, **(neutron or {})},
+        }
         conf.write_text("".join(f"[{name}]\n{_lines(section)}" for name, section in sections.items()))
         self.settings = config.load(str(conf))
         self.connections = Connections()
         self.uuid = ""
         self.volumes: tuple[str, ...] = ()
+        self.ports: tuple[str, ...] = ()
 
     def build(
         self,
@@ -114,20 +132,29 @@ class Cloud:
         config_drive: bool = False,
         volumes: tuple[str, ...] = (),
         boot_volume: bool = False,
+        ports: int = 0,
+        bridged: bool = True,
     ) -> Cloud:
         """Two hosts, the adopted machine `web` on h1, and a larger flavor `big`. `swap_mb` is the machine's swap, on
         SWAP, and the flavor's; `volumes` are Cinder's, by their kinds, on VOLUMES, or the first of them on vda if it is
-        the `boot_volume`."""
+        the `boot_volume`. It has so many of Neutron's `ports`, and if it is `bridged` a NIC that Neutron knows
+        nothing of."""
         self.world.create()
         if self._simulates_cinder:
             self.world.add_cinder()
+        if self._networked:
+            self.world.add_neutron()
+        bridges = ("br0", BRIDGE) if self._networked else ("br0",)
         for host in ("h1", "h2"):
-            self.world.add_host(host, vcpus=8, memory_mb=16384, pool_gb=100)
+            self.world.add_host(host, vcpus=8, memory_mb=16384, pool_gb=100, bridges=bridges)
+            if self._networked:
+                self.world.set_agent(host)
         now, big = swap_mb
         devices = self._swap_disk(now) if now else ""
         devices += self._config_drive() if config_drive else ""
         places = ("vda", *VOLUMES) if boot_volume else VOLUMES
         self.volumes = tuple(self.world.create_cinder_volume(kind) for kind in volumes)
+        self.ports = tuple(self.world.create_port() for _ in range(ports))
         self.uuid = self.world.create_guest(
             "h1",
             "web",
@@ -138,6 +165,8 @@ class Cloud:
             disk_format=disk_format,
             devices=devices,
             volumes=dict(zip(places, self.volumes, strict=False)),
+            ports=self.ports,
+            bridged=bridged,
         )
         if not self._given_database:
             self._make_database()
@@ -148,6 +177,13 @@ class Cloud:
         ephemeral = len(disks) - (0 if boot_volume else 1)
         self.inventory.create_flavor("big", vcpus=2, memory_mb=1024, root_gb=2, ephemeral_gb=ephemeral, swap_mb=big)
         return self
+
+    def change_ports(self, host: str) -> None:
+        """Somebody takes the machine's first port from it, and gives it another one, where it is."""
+        self.world.detach_port(host, self.uuid, self.ports[0])
+        added = self.world.create_port()
+        self.world.attach_port(host, self.uuid, added)
+        self.ports = (*self.ports[1:], added)
 
     def _swap_disk(self, megabytes: int) -> str:
         size = megabytes * 2**20

@@ -13,17 +13,24 @@ import pytest
 
 from lab.guest import DiskSpec, VolumeSpec
 from lab.lab import Lab
+from lab.neutron import Neutron
 from lab.volumes import Volumes
 from resizeflow.chaos.runner import work_folder
+from resizeflow.tasks import bindings
 from tests.fleet import DISKS, Fleet
-from tests.lab.cinder_cloud import CinderCloud
-from tests.lab.cinder_stage import Stage
+from tests.lab import neutron_judge
+from tests.lab.cinder_cloud import CinderCloud, CinderStage
+from tests.lab.cinder_judge import wrong
+from tests.lab.neutron_cloud import NeutronCloud, NeutronStage
+from tests.lab.stage import Stage
 from tests.lab.worker_process import WorkerProcess
 
 FleetMaker = Callable[..., Fleet]
 WorkerMaker = Callable[..., WorkerProcess]
 CinderMaker = Callable[..., CinderCloud]
-StageMaker = Callable[..., Stage]
+StageMaker = Callable[..., CinderStage]
+NeutronMaker = Callable[..., NeutronCloud]
+NeutronStageMaker = Callable[..., NeutronStage]
 
 
 @pytest.fixture(scope="session")
@@ -114,10 +121,51 @@ def make_stage(storage: Volumes, tmp_path_factory: pytest.TempPathFactory) -> It
     folder = work_folder()
     made: list[CinderCloud] = []
 
-    def make(*kinds: str, **settings: str) -> Stage:
+    def make(*kinds: str, **settings: str) -> CinderStage:
         place = Path(tempfile.mkdtemp(dir=folder))
         made.append(CinderCloud(place, storage, **settings).build_machine(*kinds))
-        return Stage(made[-1], tmp_path_factory.mktemp("stage"))
+        return Stage(made[-1], tmp_path_factory.mktemp("stage"), wrong)
+
+    yield make
+    for cloud in made:
+        cloud.clean()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def neutron() -> Iterator[Neutron]:
+    """A real Neutron that knows agents on the hosts of a small cloud. They plug a port in within a tenth of a second:
+    whoever waits for that looks as often."""
+    with Neutron() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bindings, "LOOK_EVERY", 0.1)
+        server.add_agents("h1", "h2")
+        yield server
+
+
+@pytest.fixture
+def make_neutron_cloud(neutron: Neutron, memory_path: Path) -> Iterator[NeutronMaker]:
+    """Makes a cloud of simulated hosts with that Neutron, and ends its agents afterwards."""
+    made: list[NeutronCloud] = []
+
+    def make(**settings: Any) -> NeutronCloud:
+        made.append(NeutronCloud(memory_path, neutron, **settings))
+        return made[-1]
+
+    yield make
+    for cloud in made:
+        cloud.clean()
+
+
+@pytest.fixture(scope="module")
+def make_neutron_stage(neutron: Neutron, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NeutronStageMaker]:
+    """Makes such a cloud with a machine that has so many ports, to be used again and again."""
+    folder = work_folder()
+    made: list[NeutronCloud] = []
+
+    def make(ports: int = 1, **settings: Any) -> NeutronStage:
+        place = Path(tempfile.mkdtemp(dir=folder))
+        made.append(NeutronCloud(place, neutron, **settings).build_machine(ports))
+        return Stage(made[-1], tmp_path_factory.mktemp("stage"), neutron_judge.wrong)
 
     yield make
     for cloud in made:

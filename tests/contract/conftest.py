@@ -134,9 +134,10 @@ def real_neutron(tmp_path_factory: pytest.TempPathFactory) -> Iterator[network_s
         yield network_sites.RealSite(tmp_path_factory.mktemp("neutron"), server)
 
 
-@pytest.fixture(params=[pytest.param("neutron", marks=pytest.mark.lab)])
-def neutron(request: pytest.FixtureRequest) -> NetworkSite:
+@pytest.fixture(params=["sim", pytest.param("neutron", marks=pytest.mark.lab)])
+def neutron(request: pytest.FixtureRequest, tmp_path: Path) -> NetworkSite:
     """A Neutron, and an open connection to it."""
-    site: NetworkSite = request.getfixturevalue("real_neutron")
+    simulated = request.param == "sim"
+    site: NetworkSite = network_sites.SimulatedSite(tmp_path) if simulated else request.getfixturevalue("real_neutron")
     site.connection.open(20)
     return site

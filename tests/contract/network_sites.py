@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lab.neutron import Neutron
 from resizeflow.drivers import connect
-from resizeflow.drivers.interface import Fence
+from resizeflow.drivers.hypervisor import PowerState
+from resizeflow.drivers.interface import Fence, Unknown
 from resizeflow.drivers.network import NetworkPort, PortBinding
+from resizeflow.drivers.simulator import SimulatedWorld
+from resizeflow.drivers.simulator.neutron import NEUTRON
 from tests.contract.contract_sites import Daemon
 
 HERE, THERE = "here", "there"
 """Hosts with agents."""
+NOWHERE = "nowhere"
+"""A host without."""
+NIC = (
+    "<interface type='bridge'><mac address='{mac}'/><source bridge='br-int'/>"
+    "<virtualport type='openvswitch'><parameters interfaceid='{port}'/></virtualport></interface>"
+)
 
 
 class NetworkSite(ABC):
@@ -47,6 +59,12 @@ class NetworkSite(ABC):
         """Calls a method of Neutron."""
         return self.connection.call(method, args, timeout=timeout, fence=fence)
 
+    def fails(self, words: str, method: str, *args: Any) -> None:
+        """Neutron answers with an error of its own; whoever got that begins anew, and looks."""
+        with pytest.raises(Unknown, match=words):
+            self.ask(method, *args)
+        self.connection.open(20)
+
     def shown(self, port_id: str) -> NetworkPort:
         """A port that must be there."""
         found: NetworkPort | None = self.ask("port", port_id)
@@ -60,6 +78,61 @@ class NetworkSite(ABC):
     def table(self, port_id: str) -> dict[str, tuple[bool, str]]:
         """What counts of them: whether each is active, and its vif_type."""
         return {host: (each.active, each.vif_type) for host, each in self.bindings(port_id).items()}
+
+
+class SimulatedSite(NetworkSite):
+    """The simulator's, with hosts for machines. An agent of its sees at once what runs on its host."""
+
+    def __init__(self, folder: Path) -> None:
+        self.world = SimulatedWorld(folder / "networks.db").create()
+        for host in (HERE, THERE, NOWHERE):
+            self.world.add_host(host, bridges=("br-int",))
+        uri = self.world.add_neutron()
+        for host in (HERE, THERE):
+            self.world.set_agent(host)
+        self.world.set_speed(plug_seconds=0)
+        self._machines: dict[tuple[str, str], str] = {}
+        """The names of those that are, by their ids and hosts."""
+        self._owner: dict[str, tuple[str, str]] = {}
+        daemon = Daemon(
+            partial(self.world.hang, NEUTRON),
+            partial(self.world.wake, NEUTRON),
+            partial(self.world.set_up, NEUTRON, False),
+            partial(self.world.set_up, NEUTRON, True),
+        )
+        super().__init__(uri, daemon)
+
+    def make(self, machine: str, host: str = HERE) -> str:
+        port = self.world.create_port(mtu=1400)
+        self._there_is(machine, host)
+        self.world.attach_port(host, machine, port)
+        self._owner[port] = machine, host
+        return port
+
+    def plug(self, port_id: str, host: str) -> None:
+        machine, _ = self._owner[port_id]
+        self._there_is(machine, host, NIC.format(port=port_id, mac=self.shown(port_id).mac))
+        place = connect(self.world.uri(host))
+        place.open(5)
+        if place.call("domain", (machine,), timeout=5).state is PowerState.SHUTOFF:
+            place.call("start_paused", (machine,), timeout=5)
+
+    def set_agent(self, host: str, *, alive: bool) -> None:
+        self.world.set_agent(host, alive=alive)
+
+    def remove(self, port_id: str) -> None:
+        self.world.delete_port(port_id)
+
+    def take(self, port_id: str) -> None:
+        machine, host = self._owner[port_id]
+        self.world.detach_port(host, machine, port_id)
+
+    def _there_is(self, machine: str, host: str, devices: str = "") -> None:
+        if (machine, host) not in self._machines:
+            name = self._machines[machine, host] = f"m-{machine[:8]}"
+            self.world.create_guest(
+                host, name, 1, 64, {"vda": 1}, uuid=machine, running=False, bridged=False, devices=devices
+            )
 
 
 class RealSite(NetworkSite):

@@ -64,11 +64,13 @@ class Bindings:
         return f"port {self.port.port_id} ({self.port.mac})"
 
     @property
-    def exists(self) -> bool:
-        """Whether Neutron still has the port. One that somebody deleted needs nothing any more."""
-        if self.network.port(self.port.port_id) is not None:
+    def is_ours(self) -> bool:
+        """Whether the machine has the port, by Neutron: one that somebody deleted, or took from it, is not bound by us
+        any more."""
+        port = self.network.port(self.port.port_id)
+        if port is not None and port.instance_id == self.migration.instance_id:
             return True
-        self.task.tell(f"{self} was deleted at Neutron")
+        self.task.tell(f"{self} {'was deleted at Neutron' if port is None else 'was taken from the machine'}")
         return False
 
     def bind(self, host: Host) -> None:
@@ -105,9 +107,14 @@ class Bindings:
 
     def leave(self, host: Host, *, stays: Host | None) -> None:
         """No binding to a host is left; that of the host where the machine `stays` is the active one, whatever a late
-        request has made of it. Of a port that is not the machine's any more (`stays` is None) only an inactive one is
-        removed: an active one is of somebody else."""
-        if stays is not None:
+        request has made of it. Of a port that is not the machine's any more (`stays` is None, or Neutron says so) only
+        an inactive one is removed: an active one is of somebody else. Of a port that nobody has, Neutron neither tells
+        nor deletes bindings (400): they are left."""
+        port = self.network.port(self.port.port_id)
+        if port is None or not port.instance_id:
+            self.task.tell(f"{self} {'was deleted at Neutron' if port is None else 'is of no machine any more'}")
+            return
+        if stays is not None and port.instance_id == self.migration.instance_id:
             self.activate(stays)
         found = self._on(host)
         if found is not None and not found.active:
@@ -154,15 +161,15 @@ def each(task: MoveTask, migration: Migration, ports: Iterable[MovedPort]) -> li
 def bring(task: MoveTask, migration: Migration, host: Host) -> None:
     """The machine's ports are bound to a host. Raises DriverError if one cannot be."""
     for port in each(task, migration, current(migration)):
-        if not port.exists:
-            raise DriverError(f"{port} is the machine's no more: it was deleted at Neutron")
+        if not port.is_ours:
+            raise DriverError(f"{port} is the machine's no more: it was deleted at Neutron, or taken from it")
         port.activate(host)
 
 
 def bring_back(task: MoveTask, migration: Migration, host: Host) -> None:
-    """As `bring`, on a way back: a port that somebody deleted meanwhile is none to be brought."""
+    """As `bring`, on a way back: a port that somebody deleted, or took, meanwhile is none to be brought."""
     for port in each(task, migration, current(migration)):
-        if port.exists:
+        if port.is_ours:
             port.activate(host)
 
 

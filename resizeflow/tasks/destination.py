@@ -353,8 +353,7 @@ class RemoveDestination(MoveTask):
     def _forget_detached_ports(self, migration: Migration) -> None:
         """A port that was removed at the destination has its way back still."""
         for port in bindings.each(self, migration, [port for port in migration.ports if port.detached]):
-            if port.exists:
-                port.leave(migration.source_host, stays=None)
+            port.leave(migration.source_host, stays=None)
 
     def _see_source(self, migration: Migration) -> None:
         source = migration.source_host

@@ -74,8 +74,7 @@ class BindPorts(MoveTask):
             return
         if not migration.same_host:
             for port in each(self, migration, migration.ports):
-                if port.exists:
-                    port.leave(host, stays=migration.source_host)
+                port.leave(host, stays=migration.source_host)
         self.world.work.record(lambda tx: unbind(tx, migration, host.id))
 
 
@@ -100,5 +99,4 @@ def leave(task: MoveTask, migration: Migration, host: Host, *, stays: Host) -> N
     """No port of the migration is bound to a host at Neutron any more: the machine stays on the other."""
     has = current(migration)
     for port in each(task, migration, migration.ports):
-        if port.exists:
-            port.leave(host, stays=stays if port.port in has else None)
+        port.leave(host, stays=stays if port.port in has else None)

@@ -84,17 +84,16 @@ class Cloud:
         self,
         folder: Path,
         cinder: Mapping[str, str] | None = None,
+        neutron: Mapping[str, str] | None = None,
         /,
         *,
         connection: str | None = None,
-        networked: bool = False,
-        neutron: Mapping[str, str] | None = None,
         **settings: str,
     ) -> None:
         """`connection` is the URL of an empty state database of today's schema; by default a file in the folder.
         `cinder` are the options of a Cinder elsewhere, none if it is empty; by default it is in the simulated world.
-        If it is `networked` there is a Neutron in the simulated world too; `neutron` are options of that, or of one
-        elsewhere.
+        `neutron` are those of a Neutron, which is in the simulated world unless they have an `auth_type`; by default
+        there is none.
         `settings` are those of the section `[worker]`, or of `DEFAULT_SECTION`."""
         self.folder = folder
         self._given_database = connection is not None
@@ -104,8 +103,8 @@ class Cloud:
         self._simulates_cinder = cinder is None
         if cinder is None:
             cinder = {"auth_type": "noauth", "endpoint": self.world.uri(CINDER)}
-        self._networked = networked
-        at_home = {"auth_type": "noauth", "endpoint": self.world.uri(NEUTRON)} if networked else {}
+        self._simulates_neutron = neutron is not None and "auth_type" not in neutron
+        at_home = {"auth_type": "noauth", "endpoint": self.world.uri(NEUTRON)} if self._simulates_neutron else {}
         conf = folder / "resizeflow.conf"
         top = {key: options.pop(key) for key in sorted(DEFAULT_SECTION & options.keys())}
         sections = {
@@ -142,12 +141,12 @@ class Cloud:
         self.world.create()
         if self._simulates_cinder:
             self.world.add_cinder()
-        if self._networked:
+        if self._simulates_neutron:
             self.world.add_neutron()
-        bridges = ("br0", BRIDGE) if self._networked else ("br0",)
+        bridges = ("br0", BRIDGE) if self._simulates_neutron else ("br0",)
         for host in ("h1", "h2"):
             self.world.add_host(host, vcpus=8, memory_mb=16384, pool_gb=100, bridges=bridges)
-            if self._networked:
+            if self._simulates_neutron:
                 self.world.set_agent(host)
         now, big = swap_mb
         devices = self._swap_disk(now) if now else ""

@@ -15,6 +15,7 @@ from resizeflow.chaos.scenarios import SCENARIOS, Scenario
 from resizeflow.chaos.told import is_told_right, numbers_of, told_of
 from resizeflow.chaos.watched import Call
 from resizeflow.doctor import Doctor
+from resizeflow.drivers.simulator.agents import UNPLUGGED
 from resizeflow.drivers.simulator.effects import Cause, LoggedEffect
 from resizeflow.drivers.simulator.network_disks import SHARED
 from resizeflow.persistence.models import Instance, Job, Migration
@@ -196,6 +197,36 @@ def volumes_hold_all(evidence: Evidence) -> Iterator[str]:
             yield f"the machine ran on {', '.join(runs)}, but volume {volume_id} holds {' '.join(found)}"
 
 
+def one_active_binding_per_port(evidence: Evidence) -> Iterator[str]:
+    """Each port is bound to the machine's host and no other; until a resize is decided an inactive binding keeps the
+    way back for those that it moved. One whose machine runs is plugged in."""
+    cloud, migration = evidence.cloud, evidence.cloud.migration(evidence.job)
+    with cloud.database.read() as tx:
+        instance = tx.session.get(Instance, cloud.uuid)
+    host = instance.host if instance is not None else migration.dest_host
+    here = "nowhere" if host is None else host.name
+    status = "ACTIVE" if cloud.world.running(cloud.uuid) else "DOWN"
+    moved = {port.port_id for port in migration.ports if not migration.same_host}
+    for port_id in cloud.ports:
+        expected = [(here, "ACTIVE", "ovs")]
+        if migration.status is MigrationStatus.FINISHED and port_id in moved:
+            expected.append((migration.source_host.name, "INACTIVE", "unbound"))
+        seen = cloud.world.see_port(port_id)
+        if (seen.instance, seen.status, list(seen.bindings)) != (cloud.uuid, status, sorted(expected)):
+            yield f"port {port_id} is {seen.status}, bound as {list(seen.bindings)} instead of {status}, {expected}"
+
+
+def plugged_in_before_it_runs(evidence: Evidence) -> Iterator[str]:
+    """The machine runs at its new place only once its ports are plugged in there; one whose host lost its power after
+    the pivot starts as after any power cut."""
+    if any(word.startswith("reboot@") for word in evidence.case.words):
+        return
+    place = evidence.target or "h1"
+    for effect in evidence.effects:
+        if effect.method == UNPLUGGED and effect.host == place and not evidence.went_back:
+            yield f"effect {effect.seq}: the machine runs on {effect.host} before port {effect.subject} is plugged in"
+
+
 def epochs_grow(evidence: Evidence) -> Iterator[str]:
     """No call carries an epoch lower than one seen before."""
     return lower_epochs(evidence.effects)
@@ -280,6 +311,8 @@ RULES: tuple[Callable[[Evidence], Iterator[str]], ...] = (
     one_attachment_per_volume,
     one_writer_of_a_volume,
     volumes_hold_all,
+    one_active_binding_per_port,
+    plugged_in_before_it_runs,
     epochs_grow,
     seen_before_deleted,
     effects_are_bounded,

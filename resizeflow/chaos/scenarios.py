@@ -30,10 +30,16 @@ class Scenario:
     """Cinder volumes, by the kinds of their connections."""
     boot_volume: bool = False
     """Whether it boots from the first of them."""
+    ports: int = 0
+    """How many ports of Neutron's it has."""
+    bridged: bool = True
+    """Whether it has a NIC that Neutron knows nothing of."""
+    changed: bool = False
+    """Whether a port was added and one removed while the resize waited for its decision."""
 
     def cloud(self, folder: Path) -> Cloud:
         """The scenario's cloud in a folder, not yet built."""
-        return Cloud(folder, transfer=self.transfer)
+        return Cloud(folder, None, {} if self.ports else None, transfer=self.transfer)
 
     def build(self, cloud: Cloud) -> None:
         """Brings hosts and machine to the moment before the operation is asked for. The machine starts with its host,
@@ -45,12 +51,16 @@ class Scenario:
             config_drive=self.config_drive,
             volumes=self.volumes,
             boot_volume=self.boot_volume,
+            ports=self.ports,
+            bridged=self.bridged,
         )
         cloud.world.set_domain("h1", cloud.uuid, autostart=self.running)
         if self.operation in ("confirm", "remove", "revert"):
             job = cloud.service.resize("web", "big", host=self.host)
             if cloud.run(job) is not JobState.DONE:
                 raise RuntimeError(f"the resize to be decided did not finish:\n{cloud.story(job)}")
+            if self.changed:
+                cloud.change_ports(self.host)
 
     def submit(self, cloud: Cloud) -> Submitted:
         """Asks for the operation."""
@@ -70,19 +80,19 @@ SMALL = "small"
 """The one of which all pairs of kills can be tried."""
 
 SCENARIOS: Mapping[str, Scenario] = {
-    "resize": Scenario("resize", volumes=("rbd", "iscsi")),
+    "resize": Scenario("resize", volumes=("rbd", "iscsi"), ports=1),
     "resize-stopped": Scenario("resize", running=False, swap_mb=(64, 128), config_drive=True),
     "resize-stream": Scenario("resize", transfer="stream"),
-    "resize-same-host": Scenario("resize", host="h1", volumes=("iscsi",)),
+    "resize-same-host": Scenario("resize", host="h1", volumes=("iscsi",), ports=1),
     "resize-same-host-stopped": Scenario("resize", host="h1", running=False, swap_mb=(0, 64)),
-    "migrate": Scenario("migrate", disks=(), volumes=("rbd",), boot_volume=True),
-    "migrate-stopped": Scenario("migrate", running=False),
-    "confirm": Scenario("confirm", volumes=("rbd", "iscsi")),
+    "migrate": Scenario("migrate", disks=(), volumes=("rbd",), boot_volume=True, ports=2, bridged=False),
+    "migrate-stopped": Scenario("migrate", running=False, ports=1),
+    "confirm": Scenario("confirm", volumes=("rbd", "iscsi"), ports=2, changed=True),
     "confirm-stopped": Scenario("confirm", running=False),
-    "confirm-same-host": Scenario("confirm", host="h1"),
+    "confirm-same-host": Scenario("confirm", host="h1", ports=1),
     "confirm-same-host-stopped": Scenario("confirm", host="h1", running=False, swap_mb=(64, 128), config_drive=True),
-    "remove": Scenario("remove", volumes=("nfs",)),
-    "revert": Scenario("revert", volumes=("rbd", "iscsi")),
+    "remove": Scenario("remove", volumes=("nfs",), ports=1),
+    "revert": Scenario("revert", volumes=("rbd", "iscsi"), ports=2, changed=True),
     "revert-stopped": Scenario(
         "revert",
         running=False,
@@ -91,8 +101,10 @@ SCENARIOS: Mapping[str, Scenario] = {
         config_drive=True,
         volumes=("iscsi",),
         boot_volume=True,
+        ports=1,
+        bridged=False,
     ),
-    "revert-same-host": Scenario("revert", host="h1", volumes=("nfs",)),
+    "revert-same-host": Scenario("revert", host="h1", volumes=("nfs",), ports=2, changed=True),
     "revert-same-host-stopped": Scenario("revert", host="h1", running=False),
     SMALL: Scenario("resize", running=False, disks=("vda",)),
 }

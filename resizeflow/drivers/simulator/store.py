@@ -72,7 +72,7 @@ CREATE TABLE effects (
     subject TEXT NOT NULL, digest TEXT NOT NULL, job TEXT, epoch INTEGER, caused TEXT NOT NULL);
 """
 
-DEFAULTS = {"transfer_seconds": 0.03, "merge_seconds": 0.02, "shutdown_seconds": 0.01, "plug_seconds": 0.001}
+DEFAULTS = {"transfer_seconds": 0.03, "merge_seconds": 0.02, "shutdown_seconds": 0.01, "plug_seconds": 0.0}
 
 _EVENTFUL = """SELECT EXISTS (SELECT 1 FROM faults) OR EXISTS (SELECT 1 FROM transfers)
     OR EXISTS (SELECT 1 FROM domains WHERE off_at IS NOT NULL)

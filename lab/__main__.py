@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def up(options: argparse.Namespace) -> None:
     """Build or repair a lab and show it."""
-    Lab(options.name).up(hosts=options.hosts, pool_size=options.pool_size, volumes=options.volumes)
+    Lab(options.name).up(
+        hosts=options.hosts, pool_size=options.pool_size, volumes=options.volumes, vlans=options.vlans
+    )  # fmt: skip
     status(options)
 
 
@@ -165,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--hosts", type=int, default=2, help="how many hosts (default: %(default)s)")
     command.add_argument("--pool-size", metavar="SIZE", help="limit each host's pool, such as 3G (in memory)")
     command.add_argument("--volumes", action="store_true", help="and storage: Cinder with RBD, iSCSI and NFS volumes")
+    command.add_argument("--vlans", action="store_true", help="and bridges that filter VLANs")
     command.set_defaults(run=up)
 
     command = commands.add_parser("status", parents=[shown], help="show a lab's hosts")

@@ -23,6 +23,7 @@ from lab.processes import (
     stopped,
 )
 from lab.system import LabError, run, wait_until
+from lab.vlans import Vlans
 
 POOL = "default"
 _IDENTITY = uuid.UUID("6c0f7f3c-8d0b-4f0e-9f2e-5b1f0c7d5a11")
@@ -70,6 +71,12 @@ class Host:
     def peer_uri(self) -> str:
         """Where the other hosts' libvirtd reach it, for peer-to-peer migration."""
         return f"qemu+tcp://{self.address}/system"
+
+    @property
+    def shell(self) -> str | None:
+        """What to write before a command on its bridge's VLANs to run it there; None if the lab has none."""
+        vlans = Vlans(self.paths)
+        return shlex.join(vlans.shell(self.paths.netns(self.name))) if vlans.exist() else None
 
     @property
     def pool_path(self) -> Path:
@@ -193,7 +200,16 @@ class Host:
     def boot(self) -> None:
         """Power on again: machines with autostart start, others stay off."""
         (self.directory / "run").mkdir(exist_ok=True)
+        if (vlans := Vlans(self.paths)).exist():
+            vlans.reset(self.paths.netns(self.name), network.UPLINK)
         self.start_libvirtd()
+
+    def place_in_vlan(self, guest: str, vlan: int) -> None:
+        """As its operator would: the uplink takes the VLAN, a guest that runs is in it and in no other."""
+        vlans, netns = Vlans(self.paths), self.paths.netns(self.name)
+        vlans.add(netns, network.UPLINK, vlan)
+        for line in self.virsh("domiflist", guest).splitlines():
+            vlans.add(netns, line.split()[0], vlan, "pvid", "untagged")
 
     def netns_exec(self, argv: Sequence[str], timeout: float = 60) -> str:
         """Run a command in the host's network."""

@@ -10,9 +10,10 @@ from lab import network, storage_network
 from lab.accelerator import accelerator, known_accelerator
 from lab.host import Host
 from lab.image import Image, build_image, image, sweep_builds
-from lab.paths import CAPABILITIES, IMAGES, ROOT, LabPaths
+from lab.paths import CAPABILITIES, IMAGES, ROOT, SWITCH, LabPaths
 from lab.processes import kill_lab_processes, lab_processes
 from lab.system import LabError, locked, require_programs, require_root, run
+from lab.vlans import Peer, Vlans
 from lab.volumes import Volumes
 
 MAX_HOSTS = 80
@@ -53,6 +54,11 @@ class Lab:
         return Volumes(self.paths)
 
     @property
+    def vlans(self) -> Vlans:
+        """The VLANs of the lab, if it was brought up with them."""
+        return Vlans(self.paths)
+
+    @property
     def image(self) -> Image:
         """What guests boot from."""
         return image()
@@ -77,9 +83,9 @@ class Lab:
         """Whether anything of the lab is there."""
         return self.paths.directory.exists() or bool(self.paths.netns_names())
 
-    def up(self, hosts: int = 2, pool_size: str | None = None, *, volumes: bool = False) -> None:
-        """Bring up hosts h1 to hN, and storage for volumes. Repeatable: what is there and works stays, what is missing
-        is built."""
+    def up(self, hosts: int = 2, pool_size: str | None = None, *, volumes: bool = False, vlans: bool = False) -> None:
+        """Bring up hosts h1 to hN, storage for volumes, bridges that filter VLANs. Repeatable: what is there and works
+        stays, what is missing is built."""
         require_root()
         require_programs(PROGRAMS)
         if not 1 <= hosts <= MAX_HOSTS:
@@ -90,6 +96,9 @@ class Lab:
             accelerator(build_image())
             self.paths.guests.mkdir(parents=True, exist_ok=True)
             network.build_switch(self.paths)
+            if vlans and not self.vlans.exist():
+                self.vlans.up()
+                network.build_switch(self.paths)
             names = sorted({f"h{number}" for number in range(1, hosts + 1)} | set(self.paths.host_names()))
             addresses = {name: network.host_address(name) for name in names}
             built = [Host(self.paths, name) for name in names]
@@ -141,6 +150,10 @@ class Lab:
         """Whether an address in the lab answers within the time, asked from the switch."""
         return network.ping(self.paths, address, timeout)
 
+    def add_peer(self, name: str, vlan: int, address: str, *, at: str = SWITCH) -> Peer:
+        """Somebody with an address, in a VLAN, at the switch or at the bridge of a host."""
+        return network.add_peer(self.paths, name, vlan, address, at)
+
     def status(self) -> dict[str, Any]:
         """What an operator wants to see at a glance."""
         return {
@@ -160,6 +173,7 @@ class Lab:
                 }
                 for host in self.hosts
             ],
+            "vlans": self.vlans.exist(),
             "volumes": self.volumes.cinder.endpoint if self.volumes.exist() else None,
         }
 

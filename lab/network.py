@@ -7,9 +7,11 @@ from pathlib import Path
 
 from lab.paths import NETNS_DIRECTORY, LabPaths
 from lab.system import LabError, run, wait_until
+from lab.vlans import MANAGEMENT, TENANTS, Peer, Vlans
 
 BRIDGE = "br0"
 UPLINK = "uplink0"
+PEER_DEVICE = "eth0"
 NETWORK = "198.51.100"
 SWITCH_ADDRESS = f"{NETWORK}.1"
 FIRST_HOST = 11
@@ -25,6 +27,8 @@ def host_address(host: str) -> str:
 def build_switch(paths: LabPaths) -> None:
     """The switch: a namespace with a bridge that has the address pings are sent from."""
     _build_node(paths.switch_netns, SWITCH_ADDRESS)
+    if (vlans := Vlans(paths)).exist():
+        vlans.filter(paths.switch_netns)
 
 
 def build_host(paths: LabPaths, host: str) -> None:
@@ -37,6 +41,26 @@ def build_host(paths: LabPaths, host: str) -> None:
         _ip(netns, "link", "add", UPLINK, "type", "veth", "peer", "name", host, "netns", paths.switch_netns)
     _ip(netns, "link", "set", UPLINK, "master", BRIDGE, "up")
     _ip(paths.switch_netns, "link", "set", host, "master", BRIDGE, "up")
+    if (vlans := Vlans(paths)).exist():
+        vlans.filter(netns)
+        vlans.add(netns, UPLINK, MANAGEMENT, "pvid", "untagged")
+        vlans.add(paths.switch_netns, host, MANAGEMENT, "pvid", "untagged")
+        vlans.add(paths.switch_netns, host, TENANTS)
+
+
+def add_peer(paths: LabPaths, name: str, vlan: int, address: str, at: str) -> Peer:
+    """A namespace with an address, whose cable is in a VLAN without tags, at the switch or at a host."""
+    node, peer, cable = paths.netns(at), paths.netns(f"peer-{name}"), f"peer-{name}"
+    if not usable(peer):
+        run(["ip", "netns", "add", peer])
+    if not _has_link(peer, PEER_DEVICE):
+        _ip(peer, "link", "add", PEER_DEVICE, "type", "veth", "peer", "name", cable, "netns", node)
+    _ip(peer, "link", "set", "lo", "up")
+    _ip(peer, "address", "replace", f"{address}/24", "dev", PEER_DEVICE)
+    _ip(peer, "link", "set", PEER_DEVICE, "up")
+    _ip(node, "link", "set", cable, "master", BRIDGE, "up")
+    Vlans(paths).add(node, cable, vlan, "pvid", "untagged")
+    return Peer(peer, address)
 
 
 def set_link(paths: LabPaths, host: str, up: bool) -> None:

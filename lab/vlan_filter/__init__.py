@@ -6,3 +6,11 @@ untagged`. Frames on the cables have real tags. What differs from a real one: a 
 together, a device nobody has put into a VLAN still receives (tagged frames), and a device that comes back under its old
 name has to be put in again, as in the kernel.
 """
+
+import sys
+from pathlib import Path
+
+
+def command(table: Path) -> list[str]:
+    """What to write before one of iproute2's commands, in the network namespace that `table` is of."""
+    return ["env", f"PYTHONPATH={Path(__file__).parents[2]}", sys.executable, "-m", __name__, str(table)]

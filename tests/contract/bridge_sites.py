@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lab import vlan_filter
 from lab.vlan_machine import VlanMachine
 from resizeflow.drivers import connect
 from resizeflow.drivers.bridge import BridgeLink, Member
@@ -81,7 +81,7 @@ def on_kernel(machine: VlanMachine) -> RealBridge:
 def stood_in(netns: str, table: Path) -> RealBridge:
     """One in a network namespace of this kernel, its VLANs filtered by the lab."""
     within = ["ip", "netns", "exec", netns]
-    shell = [*within, sys.executable, "-m", "lab.vlan_filter", str(table)]
+    shell = [*within, *vlan_filter.command(table)]
 
     def run(*command: str) -> None:
         subprocess.run([*within, *command], check=True, capture_output=True)

@@ -11,7 +11,6 @@ from typing import Any
 
 from lab.neutron import Neutron
 from lab.system import wait_until
-from resizeflow import config
 from tests.lab.neutron_agents import Agents
 from tests.lab.real_cloud import RealCloud
 from tests.lab.stage import Stage
@@ -50,14 +49,10 @@ class NeutronCloud(RealCloud):
 
     def __init__(self, folder: Path, neutron: Neutron, *, plugging: float = 30, **settings: str) -> None:
         """`plugging` is the setting `vif_plugging_timeout`."""
-        super().__init__(folder, {}, **settings)
+        options = {"auth_type": "noauth", "endpoint": neutron.endpoint, "vif_plugging_timeout": str(plugging)}
+        super().__init__(folder, {}, options, **settings)
         self.neutron = neutron
-        self.ports: tuple[str, ...] = ()
         self._cleanup = contextlib.ExitStack()
-        conf = folder / "resizeflow.conf"
-        section = f"auth_type = noauth\nendpoint = {neutron.endpoint}\nvif_plugging_timeout = {plugging}\n"
-        conf.write_text(f"{conf.read_text()}[neutron]\n{section}")
-        self.settings = config.load(str(conf))
 
     def build_machine(self, ports: int = 1, *, running: bool = True) -> NeutronCloud:
         """Two hosts with agents, and on h1 the machine, adopted, with ports that are plugged in."""

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from resizeflow.chaos.cloud import Cloud
-from tests.console import Console, everything
+from tests.misconfigured import resize_is_refused
 from tests.openstack_stub import (
-    PASSWORD,
     PROJECT,
     Answer,
     Stub,
@@ -103,7 +102,7 @@ def without_cinder(_stub: Stub) -> Options:
     ],
 )
 def test_it_is_refused(cloud: Cloud, stub: Stub, configured: Callable[[Stub], Options], words: str) -> None:
-    refused(cloud, configured(stub), "it has volumes, and ", words)
+    resize_is_refused(cloud, "cinder", configured(stub), "it has volumes, and ", words)
 
 
 def fibre_channel() -> dict[str, Any]:
@@ -145,17 +144,6 @@ def test_a_volume_that_qemu_does_not_open_is_refused(
     pages = Answer(body={"attachments": [attachment]}), Answer(body={"attachments": []})
     stub.answer(f"GET /v3/{PROJECT}/attachments/detail", *pages)
     stub.answer(f"GET /v3/{PROJECT}/attachments/{ATTACHMENT}", Answer(body={"attachment": attachment}))
-    refused(cloud, without_keystone(stub.url), f"Volume {volume_id} (vdm of web) cannot be moved: ", words)
-
-
-def refused(cloud: Cloud, options: Options, *words: str) -> None:
-    """A resize is refused in these words, without a secret in them; records and hosts are as before."""
-    conf = cloud.folder / "resizeflow.conf"
-    rest, _, _ = conf.read_text().partition("[cinder]\n")
-    conf.write_text(f"{rest}[cinder]\n" + "".join(f"{name} = {value}\n" for name, value in options.items()))
-    before, world = everything(cloud), cloud.world.snapshot()
-    answer = Console(conf).type("resize", "web", "--flavor", "big", "--host", "h2")
-    answer.refused(4, *words)
-    assert PASSWORD not in answer.err
-    assert everything(cloud) == before
-    assert cloud.world.snapshot() == world
+    resize_is_refused(
+        cloud, "cinder", without_keystone(stub.url), f"Volume {volume_id} (vdm of web) cannot be moved: ", words
+    )

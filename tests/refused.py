@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +12,10 @@ import sqlalchemy as sa
 
 from resizeflow import errors
 from resizeflow.chaos.cloud import Cloud
+from resizeflow.config import load
+from resizeflow.drivers.simulator.bindings import BRIDGE
 from resizeflow.drivers.simulator.cinder import CINDER
+from resizeflow.drivers.simulator.neutron import NEUTRON
 from resizeflow.errors import Conflict, NotFound, ResizeflowError, RuleError, UsageError
 from resizeflow.gate import Connections, Looks
 from resizeflow.persistence.models import Base, Flavor, Host, Instance, Job
@@ -33,13 +37,13 @@ class Refusal(NamedTuple):
     arrange: Arrange = lambda _cloud: None
 
 
-def by_hand(statement: str, *values: str) -> Arrange:
+def by_hand(statement: str, *values: str, rows: int = 1) -> Arrange:
     """What a person does to the machine on its host, past us: a statement on the simulator's only domain."""
 
     def arrange(cloud: Cloud) -> None:
         cloud.release()
         with contextlib.closing(sqlite3.connect(cloud.world.path)) as world, world:
-            assert world.execute(statement, values).rowcount == 1
+            assert world.execute(statement, values).rowcount == rows
 
     return arrange
 
@@ -149,6 +153,44 @@ def no_cinder(cloud: Cloud) -> None:
     config.write_text(config.read_text().replace("auth_type = noauth\n", ""))
 
 
+def networked(cloud: Cloud) -> None:
+    """There is a Neutron, of which nobody knew before."""
+    endpoint = cloud.world.add_neutron()
+    for name in ("h1", "h2"):
+        cloud.world.set_agent(name)
+    by_hand("UPDATE hosts SET bridges = ?", json.dumps(["br0", BRIDGE]), rows=2)(cloud)
+    config = cloud.folder / "resizeflow.conf"
+    section = f"[neutron]\nauth_type = noauth\nendpoint = {endpoint}\n"
+    config.write_text(config.read_text().replace("[neutron]\n", section))
+    cloud.settings = load(str(config))
+
+
+def port(cloud: Cloud) -> None:
+    """The machine has a port of Neutron's, given to it while nobody looked."""
+    networked(cloud)
+    cloud.world.attach_port("h1", cloud.uuid, cloud.world.create_port())
+
+
+def with_port(cloud: Cloud) -> None:
+    """Another machine, not yet adopted, that has a port."""
+    networked(cloud)
+    void(cloud.world.create_guest("h1", "db", 1, 512, {"vda": 1}, ports=(cloud.world.create_port(),)))
+
+
+def no_neutron(cloud: Cloud) -> None:
+    config = cloud.folder / "resizeflow.conf"
+    config.write_text(config.read_text().replace("[neutron]\nauth_type = noauth\n", "[neutron]\n"))
+
+
+def binding(column: str, value: str) -> Arrange:
+    return by_hand(f"UPDATE neutron_bindings SET {column} = ?", value)  # noqa: S608 - a column of the simulator's
+
+
+def no_agents(cloud: Cloud) -> None:
+    for name in ("h1", "h2"):
+        cloud.world.set_agent(name, alive=False)
+
+
 def refuse(place: str, method: str, words: str) -> Arrange:
     return lambda cloud: cloud.world.fail(place, method, words, times=9)
 
@@ -196,6 +238,17 @@ VOLUMES: tuple[tuple[str, Arrange], ...] = (
     ("whose <serial> is no Cinder volume's id", in_xml("<serial>", "<serial>X-")),
 )
 """What can be wrong with a machine's only volume, and how its refusal says it."""
+FORBIDDEN = "Neutron does not tell us of its agents: grant the roles admin and service"
+PORTS: tuple[tuple[str, Arrange], ...] = (
+    ("is bound to h2, the machine is on h1", binding("host", "h2")),
+    ("is bound to no host, the machine is on h1", by_hand("DELETE FROM neutron_bindings")),
+    ("vnic_type is direct", binding("vnic_type", "direct")),
+    ("Neutron could not bind it to h1", binding("vif_type", "binding_failed")),
+    ("it is bound as macvtap", binding("vif_type", "macvtap")),
+    ("but it has no NIC fa:16:3e", by_hand("UPDATE neutron_ports SET mac = 'fa:16:3e:ff:ff:ff'")),
+    ("is not plugged into a bridge by name (direct)", in_xml('<interface type="bridge"', '<interface type="direct"')),
+)
+"""What can be wrong with a machine's only port, and how its refusal says it."""
 BLOCK = "<disk type='block' device='disk'><source dev='/dev/sdz'/><target dev='vdz' bus='virtio'/></disk>"
 TWO_CELLS = "<cpu><numa><cell id='0' cpus='0' memory='1'/><cell id='1' cpus='1' memory='1'/></numa></cpu><devices>"
 RESIZE, MIGRATE, ADOPT = "resize web --flavor big", "migrate web", "instance adopt h1 db"
@@ -224,6 +277,19 @@ REQUESTS = (
     Refusal(MIGRATE, errors.CinderConnectionFailed, LOGIN, all_of(volume, refuse(CINDER, "service", LOGIN))),
     Refusal(RESIZE, errors.CinderConnectionFailed, TOO_OLD, all_of(volume, refuse(CINDER, "service", TOO_OLD))),
     Refusal(f"{RESIZE} --dry-run", errors.CinderConnectionFailed, "it has volumes", all_of(volume, down(CINDER))),
+    Refusal(
+        RESIZE, errors.NeutronConnectionFailed, "it has NICs, and Neutron does not answer", all_of(port, down(NEUTRON))
+    ),
+    Refusal(
+        RESIZE, errors.NeutronConnectionFailed, FORBIDDEN, all_of(port, refuse(NEUTRON, "network_service", FORBIDDEN))
+    ),
+    Refusal(f"{RESIZE} --dry-run", errors.NeutronConnectionFailed, "it has NICs", all_of(port, down(NEUTRON))),
+    Refusal(
+        "confirm web",
+        errors.NeutronConnectionFailed,
+        "it has NICs, and no Neutron is configured",
+        all_of(port, resized, no_neutron),
+    ),
     Refusal("migrate web --host h1", errors.CannotMigrateToSameHost, "is on host h1 already"),
     Refusal("resize web --flavor big --host h9", errors.ComputeHostNotFound, "no host 'h9'"),
     Refusal("migrate web --host h9", errors.ComputeHostNotFound, "no host 'h9'"),
@@ -249,6 +315,7 @@ REQUESTS = (
         in_xml("<devices>", f"<devices>{BLOCK}"),
     ),
     *(Refusal(RESIZE, errors.InvalidVolume, told, all_of(volume, fault)) for told, fault in VOLUMES),
+    *(Refusal(RESIZE, errors.InvalidPort, told, all_of(port, fault)) for told, fault in PORTS),
     Refusal(
         "resize web --flavor flatter",
         errors.ResizeError,
@@ -277,6 +344,9 @@ REQUESTS = (
         MIGRATE, errors.NoValidHost, "no libvirt secret", all_of(volume, by_hand("UPDATE secrets SET value = NULL"))
     ),
     Refusal(MIGRATE, errors.NoValidHost, "no peer URI", all_of(row(Host, peer_uri=None), setting("transfer = direct"))),
+    Refusal(
+        "migrate web --host h2", errors.NoValidHost, "Neutron's agent on it does not live", all_of(port, no_agents)
+    ),
     # Confirm and revert.
     Refusal("confirm nobody", errors.InstanceNotFound, "no managed instance"),
     Refusal("confirm web", errors.InstanceIsLocked, "is locked", all_of(resized, locked)),
@@ -297,6 +367,14 @@ REQUESTS = (
     ),
     Refusal("confirm web", errors.CinderConnectionFailed, "does not answer", all_of(volume, resized, down(CINDER))),
     Refusal("revert web", errors.CinderConnectionFailed, "does not answer", all_of(volume, resized, down(CINDER))),
+    Refusal("confirm web", errors.NeutronConnectionFailed, "does not answer", all_of(port, resized, down(NEUTRON))),
+    Refusal("revert web", errors.NeutronConnectionFailed, "does not answer", all_of(port, resized, down(NEUTRON))),
+    Refusal(
+        "revert web",
+        errors.InvalidPort,
+        "is bound to no host, the machine is on h2",
+        all_of(port, resized, by_hand("DELETE FROM neutron_bindings WHERE host = 'h2'")),
+    ),
     # Jobs in flight, and past it.
     Refusal("migration resume {migration}", errors.InvalidMigrationState, "no job of it is left", resized),
     Refusal("migration rollback {migration}", errors.InvalidMigrationState, "no job of it is left", resized),
@@ -326,6 +404,10 @@ OTHERS = (
     Refusal(ADOPT, errors.CinderConnectionFailed, LOGIN, all_of(with_volume, refuse(CINDER, "service", LOGIN))),
     Refusal(ADOPT, errors.CinderConnectionFailed, TOO_OLD, all_of(with_volume, refuse(CINDER, "service", TOO_OLD))),
     *(Refusal(ADOPT, errors.InvalidVolume, told, all_of(with_volume, fault)) for told, fault in VOLUMES),
+    Refusal(
+        ADOPT, errors.NeutronConnectionFailed, "db has NICs, and Neutron does not", all_of(with_port, down(NEUTRON))
+    ),
+    *(Refusal(ADOPT, errors.InvalidPort, told, all_of(with_port, fault)) for told, fault in PORTS[:-1]),
     Refusal("instance adopt h9 web", NotFound, "no host 'h9'"),
     Refusal("instance adopt h1 nobody", NotFound, "has no domain 'nobody'"),
     Refusal("instance adopt h1 web", Conflict, "managed already"),

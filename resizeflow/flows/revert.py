@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from resizeflow.tasks.base import MoveTask
-from resizeflow.tasks.destination import PowerOffDestination, RemoveDestination, RetireDestination
 from resizeflow.tasks.instance import FinishRevert, MoveInstanceBack
-from resizeflow.tasks.source import CheckSource, RestoreSource, StartSource
+from resizeflow.tasks.leaving import PowerOffDestination, RemoveDestination, RetireDestination
+from resizeflow.tasks.returning import CheckSource, RestoreSource, StartSource
 from resizeflow.tasks.volumes import ConnectSourceVolumes, DetachDestinationVolumes
 
 # Until StartSource's pivot it can turn back to the finished resize, then it only goes forward.

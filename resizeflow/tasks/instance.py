@@ -59,6 +59,16 @@ def finish(tx: Transaction, migration: Migration) -> None:
     tx.quotas.commit(migration)
 
 
+def close_as_finished(tx: Transaction, migration: Migration, status: MigrationStatus, task: str) -> None:
+    """A confirm or revert that found it could not begin: the resize waits for its decision as before."""
+    row = tx.migrations.get(migration.id)
+    tx.migrations.advance(row, status, to=MigrationStatus.FINISHED)
+    instance = tx.instances.get(row.instance_id)
+    instance.vm_state, instance.task_state = VmState.RESIZED, None
+    tx.events.add(row.id, "state", "the resize is finished as before, to be confirmed or reverted", task=task)
+    notices.not_decided(tx, row, status, task)
+
+
 class OpenMigration(MoveTask):
     """The frame of the flow: first to begin, last to be undone.
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from resizeflow import ports, rules, volumes
+from resizeflow import ports, rules, vlans, volumes
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Definition, Disk
 from resizeflow.drivers.hypervisor import DomainFacts, PowerState, VolumeFacts
@@ -33,6 +33,8 @@ class Found:
     roles: Mapping[str, str]
     volumes: tuple[AttachedVolume, ...]
     ports: tuple[SeenPort, ...]
+    vlans: Mapping[str, int]
+    """Of ports on bridges that filter them, by MAC."""
 
     def of_role(self, role: str) -> list[VolumeFacts]:
         """The files of one role."""
@@ -44,9 +46,11 @@ class Found:
         return "root" not in self.roles.values()
 
 
-def examine(looks: Looks, host: Host, name: str, *, swap: str | None = None) -> Found:
-    """Looks at a domain, by name or UUID. `swap` is the device that is its swap disk. Raises NotFound, or RuleError
-    with what stands against adopting it."""
+def examine(
+    looks: Looks, host: Host, name: str, *, swap: str | None = None, given_vlans: Mapping[str, int] | None = None
+) -> Found:
+    """Looks at a domain, by name or UUID. `swap` is the device that is its swap disk; `given_vlans` are those that NICs
+    are said to be in, by MAC. Raises NotFound, or RuleError with what stands against adopting it."""
     try:
         hypervisor = looks.host(host, patience=0)
         domains = hypervisor.domains()
@@ -66,7 +70,9 @@ def examine(looks: Looks, host: Host, name: str, *, swap: str | None = None) -> 
     _require_movable(host, machine, files, others)
     local = {disk.device: files[disk.path] for disk in machine.disks if disk.path}
     roles = _roles(machine, local, swap)
-    return Found(domain, machine, local, roles, _volumes(looks, domain), _ports(looks, domain, host))
+    seen_ports = _ports(looks, domain, host)
+    in_vlans = vlans.examine(looks, host, domain, seen_ports, given_vlans or {})
+    return Found(domain, machine, local, roles, _volumes(looks, domain), seen_ports, in_vlans)
 
 
 def _files(domain: DomainFacts) -> set[str]:
@@ -180,6 +186,7 @@ def store(tx: Transaction, host: Host, found: Found, project: str, defaults: Map
                 mac=port.mac,
                 bridge=port.bridge,
                 port_id=port.port_id,
+                vlan=found.vlans.get(port.mac),
                 bindings=[Binding(host_id=host.id, active=True)],
             )
             for port in found.ports

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resizeflow import ports, volumes
+from resizeflow import ports, vlans, volumes
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Definition
 from resizeflow.drivers.hypervisor import HostFacts, Hypervisor
@@ -35,6 +35,8 @@ class Machine:
     """The libvirt secrets without which a host cannot open its volumes. Those for iSCSI are made on each host."""
     has_ports: bool = False
     """Whether any of its NICs is a port of Neutron's."""
+    filtering: frozenset[str] = frozenset()
+    """The bridges that have to filter VLANs, because ports of it are in one."""
 
 
 def examine(looks: Looks, source: Host, instance: Instance, new: Flavor) -> Machine:
@@ -55,6 +57,9 @@ def examine(looks: Looks, source: Host, instance: Instance, new: Flavor) -> Mach
     secrets = [volume.secret for volume in volumes.examine(looks, domain.inactive_xml)]
     ceph = frozenset(secret.uuid.lower() for secret in secrets if secret and secret.kind == "ceph")
     known = [port.port_id for port in instance.ports if port.port_id]
+    filtering = frozenset(port.bridge for port in instance.ports if port.vlan is not None and port.port_id is None)
+    if reason := vlans.fault(looks, source, filtering):
+        raise NoValidHost(f"No valid host: ports of {instance.name} are in VLANs; its host {source.name}: {reason}.")
     has = ports.examine(looks, domain.inactive_xml, source.name, known=known)
     return Machine(
         source,
@@ -65,6 +70,7 @@ def examine(looks: Looks, source: Host, instance: Instance, new: Flavor) -> Mach
         new.swap_mb * MIB,
         ceph,
         has_ports=any(port.port_id for port in has),
+        filtering=filtering,
     )
 
 
@@ -81,6 +87,7 @@ def why_unfit(looks: Looks, machine: Machine, host: Host) -> str | None:
             (_clash(there, machine.definition) if elsewhere else None)
             or (_no_secret(looks, there, machine) if elsewhere and machine.ceph_secrets else None)
             or (ports.agent_fault(looks.network(), host.name) if machine.has_ports else None)
+            or vlans.fault(looks, host, machine.filtering, patience=0)
             or _no_space(there, host, HEADROOM + machine.swap + (machine.disks if elsewhere else 0))
             or (_no_way(host, looks.settings.transfer) if elsewhere else None)
         )

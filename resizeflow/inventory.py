@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,16 +59,19 @@ class Inventory:
         pool: str = "default",
         peer_uri: str | None = None,
         data_uri: str | None = None,
+        shell: str | None = None,
         traits: Collection[str] = (),
         **limits: float,
     ) -> Host:
-        """Brings a libvirt host under management; it must answer. `limits`: cpu_ratio, ram_ratio, disk_ratio,
+        """Brings a libvirt host under management; it must answer. `shell` are the words before a command that run it
+        there. `limits`: cpu_ratio, ram_ratio, disk_ratio,
         reserved_memory_mb, max_moves."""
         _require_traits(traits)
+        _require_shell(shell)
         with self.database.read() as tx:
             if tx.hosts.find(name):
                 raise Conflict(f"There is a host {name!r} already.")
-        host = Host(name=name, uri=uri, peer_uri=peer_uri, data_uri=data_uri, pool=pool, **limits)
+        host = Host(name=name, uri=uri, peer_uri=peer_uri, data_uri=data_uri, shell=shell, pool=pool, **limits)
         host.traits = sorted(set(traits))
         facts, space = self._ask(host)
         host.id, host.vcpus, host.memory_mb = facts.uuid, facts.vcpus, facts.memory_mb
@@ -103,6 +107,7 @@ class Inventory:
         """Changes a host's settings; `traits` are those that it gets, `no_traits` those that it loses. `fenced` says
         that a person made sure that nothing runs there: a proof of off."""
         _require_traits(traits)
+        _require_shell(changes.get("shell"))
         with self.database.write() as tx:
             host = tx.hosts.get(name)
             if fenced is not None:
@@ -254,12 +259,21 @@ class Inventory:
 
     # --- instances ---------------------------------------------------------------------------------------
 
-    def adopt(self, host: str, domain: str, *, project: str = "default", swap: str | None = None) -> Instance:
+    def adopt(
+        self,
+        host: str,
+        domain: str,
+        *,
+        project: str = "default",
+        swap: str | None = None,
+        vlans: Mapping[str, int] | None = None,
+    ) -> Instance:
         """Brings a libvirt domain under management: its flavor found or made, its NICs as ports, its disks and
-        Cinder volumes. `swap` is the device that is its swap disk."""
+        Cinder volumes. `swap` is the device that is its swap disk; `vlans` are those of its NICs, by MAC, where bridges
+        do not say them."""
         with self.database.read() as tx:
             row = tx.hosts.get(host)
-        found = adoption.examine(self.looks, row, domain, swap=swap)
+        found = adoption.examine(self.looks, row, domain, swap=swap, given_vlans=vlans)
         try:
             with self.database.write() as tx:
                 return adoption.store(tx, row, found, project, self.settings.quota)
@@ -299,6 +313,17 @@ def _told(migration: Migration) -> str:
     what = f"{migration.id[:8]} of {migration.instance_name} ({migration.status})"
     undecided = migration.status is MigrationStatus.FINISHED
     return f"{what}, confirm or revert it first" if undecided else what
+
+
+def _require_shell(shell: object) -> None:
+    if not isinstance(shell, str):
+        return
+    try:
+        words = shlex.split(shell)
+    except ValueError as error:
+        raise UsageError(f"The shell {shell!r} cannot be taken apart into words: {str(error).lower()}.") from None
+    if not words:
+        raise UsageError("The shell is empty: give the words that run a command on the host, such as 'ssh root@h1'.")
 
 
 def _require_traits(names: Collection[str]) -> None:

@@ -12,6 +12,8 @@ from resizeflow.gate import Away, Looks
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.models import Host
 
+BY_SHELL = frozenset({"vlan", "vlan-port"})
+"""Kinds of debts for which a host's shell must answer, too."""
 ASK_NO_HOST = frozenset({"attachment", "binding", "port"})
 """Kinds of debts that are settled at a service alone."""
 
@@ -24,12 +26,16 @@ def queue_settlements(database: Database, looks: Looks) -> int:
     with database.read() as tx:
         debts = list(tx.debts.open())
         hosts = {debt.host_id: tx.hosts.get(debt.host_id) for debt in debts}
+    shells = {debt.host_id for debt in debts if debt.kind in BY_SHELL}
     answering = {host.id for host in hosts.values() if _host_answers(looks, host)}
     answers = {service: _answers(looks, service) for service in {debt.service for debt in debts} - {None}}
+    silent = {host.id for host in hosts.values() if host.id in shells and not _shell_answers(looks, host)}
     payable = [
         debt
         for debt in debts
-        if answers.get(debt.service, True) and (debt.kind in ASK_NO_HOST or debt.host_id in answering)
+        if answers.get(debt.service, True)
+        and (debt.kind in ASK_NO_HOST or debt.host_id in answering)
+        and not (debt.kind in BY_SHELL and debt.host_id in silent)
     ]
     queued = 0
     for migration_id, instance_id in sorted({(debt.migration_id, debt.instance_id) for debt in payable}):
@@ -46,6 +52,16 @@ def _host_answers(looks: Looks, host: Host) -> bool:
         looks.host(host, patience=0).facts()
     except Away:
         return False
+    return True
+
+
+def _shell_answers(looks: Looks, host: Host) -> bool:
+    try:
+        looks.bridges(host, patience=0).bridge_links("lo")
+    except Away:
+        return False
+    except DriverError:
+        pass  # which is no bridge anywhere
     return True
 
 

@@ -49,6 +49,7 @@ def details_of(tx: Transaction, host: Host) -> dict[str, Any]:
         "uri": host.uri,
         "peer_uri": Maybe(host.peer_uri),
         "data_uri": Maybe(host.data_uri),
+        "shell": Maybe(host.shell),
         "pool": host.pool,
         "availability_zone": Maybe(tx.aggregates.zones().get(host.id)),
         "aggregates": Lines([row.name for row in tx.aggregates.list() if host.id in {m.host_id for m in row.members}]),
@@ -81,6 +82,11 @@ def _limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-moves", type=int, metavar="N", help="transfers from or to it at the same time")
 
 
+def _shell(parser: argparse.ArgumentParser) -> None:
+    text = "words before a command that run it there, for VLANs of bridges, as 'ssh root@h1'"
+    parser.add_argument("--shell", metavar="WORDS", help=text)
+
+
 def _given(parsed_args: argparse.Namespace, *names: str) -> dict[str, Any]:
     found = {name: getattr(parsed_args, name) for name in names}
     return {name: value for name, value in found.items() if value is not None}
@@ -106,6 +112,7 @@ resizeflow host add h2 qemu+ssh://root@h2.example.org/system --pool images --cpu
         )
         parser.add_argument("--peer-uri", metavar="URI", help="libvirt URI by which other hosts reach it")
         parser.add_argument("--data-uri", metavar="URI", help="where it takes a transfer's data, as tcp://10.0.0.2")
+        _shell(parser)
         parser.add_argument("--trait", action="append", default=[], metavar="T", help="that it has (repeatable)")
         _limits(parser)
 
@@ -116,6 +123,7 @@ resizeflow host add h2 qemu+ssh://root@h2.example.org/system --pool images --cpu
             pool=parsed_args.pool,
             peer_uri=parsed_args.peer_uri,
             data_uri=parsed_args.data_uri,
+            shell=parsed_args.shell,
             traits=parsed_args.trait,
             **_given(parsed_args, *LIMITS, "reserved_memory_mb", "max_moves"),
         )
@@ -179,18 +187,19 @@ resizeflow host set h1 --trait CUSTOM_SSD
         fence.add_argument("--not-fenced", dest="fenced", action="store_false", default=None)
         parser.add_argument("--peer-uri", metavar="URI", help="libvirt URI by which other hosts reach it")
         parser.add_argument("--data-uri", metavar="URI", help="where it takes a transfer's data")
+        _shell(parser)
         parser.add_argument("--trait", action="append", default=[], metavar="T", help="that it has (repeatable)")
         parser.add_argument("--no-trait", action="append", default=[], metavar="T", help="that it has no more")
         _limits(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-        names = ("enabled", "disabled_reason", "peer_uri", "data_uri", *LIMITS, "reserved_memory_mb", "max_moves")
+        names = ("enabled", "disabled_reason", "peer_uri", "data_uri", "shell", "reserved_memory_mb", "max_moves")
         host = self.backend.inventory.set_host(
             parsed_args.host,
             fenced=parsed_args.fenced,
             traits=parsed_args.trait,
             no_traits=parsed_args.no_trait,
-            **_given(parsed_args, *names),
+            **_given(parsed_args, *names, *LIMITS),
         )
         with self.backend.database.read() as tx:
             return one(details_of(tx, tx.hosts.get(host.id)))

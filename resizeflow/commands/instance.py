@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING, Any
 
 from resizeflow.commands.base import Command, Lines, Lister, Maybe, Moment, ShortId, ShowOne, one, table
 from resizeflow.commands.moving import Acting
+from resizeflow.drivers.bridge import VLANS
 
 if TYPE_CHECKING:
     from resizeflow.persistence.models import Instance
     from resizeflow.persistence.transaction import Transaction
 
 COLUMNS = ("name", "id", "project", "host", "flavor", "vm_state", "task_state", "locked")
+VLAN = re.compile(r"((?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2})=([0-9]{1,4})")
 SETTABLE = frozenset({"shutdown_timeout", "group_name", "availability_zone"})
 
 
@@ -72,6 +75,16 @@ def details_of(tx: Transaction, instance: Instance) -> dict[str, Any]:
     }
 
 
+def _vlan(text: str) -> tuple[str, int]:
+    """A MAC and a VLAN, of an option."""
+    found = VLAN.fullmatch(text)
+    if found is None or int(found[2]) not in VLANS:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no MAC=VID, as 52:54:00:12:34:56=10 (VLANs are 1 to {VLANS[-1]})"
+        )
+    return found[1].lower(), int(found[2])
+
+
 class InstanceAdopt(ShowOne):
     """Bring a libvirt domain under management.
 
@@ -88,10 +101,16 @@ class InstanceAdopt(ShowOne):
         parser.add_argument("domain", help="a domain there, by name or UUID")
         parser.add_argument("--project", default="default", help="whose quota it counts for (default: %(default)s)")
         parser.add_argument("--swap", metavar="DEVICE", help="the disk that is swap space (vdb): never copied")
+        vlan = "the VLAN of a NIC on a bridge that filters them (repeatable); of a machine that runs it is read"
+        parser.add_argument("--vlan", action="append", default=[], metavar="MAC=VID", type=_vlan, help=vlan)
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
         adopted = self.backend.inventory.adopt(
-            parsed_args.host, parsed_args.domain, project=parsed_args.project, swap=parsed_args.swap
+            parsed_args.host,
+            parsed_args.domain,
+            project=parsed_args.project,
+            swap=parsed_args.swap,
+            vlans=dict(parsed_args.vlan),
         )
         with self.backend.database.read() as tx:
             return one(details_of(tx, tx.instances.get(adopted.id)))

@@ -8,7 +8,7 @@ from resizeflow.gate import Away
 from resizeflow.persistence.hosts import debt_consumer
 from resizeflow.persistence.models import Debt, Instance, Migration
 from resizeflow.persistence.transaction import Transaction
-from resizeflow.tasks import cinder_debts, machine, neutron_debts, secrets
+from resizeflow.tasks import cinder_debts, machine, neutron_debts, secrets, vlans
 from resizeflow.tasks.base import MoveTask
 from resizeflow.tasks.carrier import end_carrier
 
@@ -18,9 +18,9 @@ class SettleDebts(MoveTask):
     there, at Cinder and at Neutron.
 
     Effect: per debt the domain (only with this migration's mark, never a running one), the disk (by its name, never
-        one in use, and only after the machine's own disks have just been seen), the secrets that no domain names; at
-        Cinder and Neutron as in cinder_debts.py and neutron_debts.py. The debt is settled, and the host's allocation
-        released with its last disk.
+        one in use, and only after the machine's own disks have just been seen), the secrets that no domain names, the
+        VLAN that nobody needs there, a port put into its own; at Cinder and Neutron as in cinder_debts.py and
+        neutron_debts.py. The debt is settled, and the host's allocation released with its last disk.
     Undo: none. Convergent because: what is gone is fine. If killed: the rest by the next run.
     """
 
@@ -63,6 +63,11 @@ class SettleDebts(MoveTask):
         with self.world.database.read() as tx:
             host = tx.hosts.get(debt.host_id)
         hypervisor = self.gate.host(host, patience=0)
+        if debt.kind == vlans.DEBT:
+            vlans.settle(self, host, vlans.Network.of(debt.object))
+            return f"VLAN {debt.object} is with the uplinks of {host.name} only if somebody needs it there"
+        if debt.kind == vlans.PORT_DEBT:
+            return vlans.set_right(self, migration, host, debt.object)
         if debt.kind == "domain":
             end_carrier(self, migration, host)
             domain = hypervisor.domain(debt.object)

@@ -11,6 +11,7 @@ from resizeflow.drivers.interface import DriverError
 from resizeflow.errors import Conflict
 from resizeflow.gate import HostAway
 from resizeflow.persistence.models import Host, Migration
+from resizeflow.tasks import vlans
 from resizeflow.tasks.base import MoveTask, StorageAway
 
 POLL = 0.5
@@ -124,8 +125,8 @@ def set_autostart(task: MoveTask, host: Host, migration: Migration, on: bool) ->
 
 
 def start_paused(task: MoveTask, host: Host, migration: Migration) -> None:
-    """Starts the machine with its CPUs stopped: all that can be refused is refused here. Raises StorageAway for a start
-    that hangs."""
+    """Starts the machine with its CPUs stopped, its ports in their VLANs: all that can be refused is refused here.
+    Raises StorageAway for a start that hangs."""
     hypervisor = task.gate.host(host)
     uuid = migration.instance_id
 
@@ -139,6 +140,7 @@ def start_paused(task: MoveTask, host: Host, migration: Migration) -> None:
         hypervisor.start_paused(uuid)
 
     task.ensure(started, start, f"start on {host.name}")
+    vlans.plug(task, host, migration)
 
 
 def let_run(task: MoveTask, host: Host, migration: Migration) -> None:

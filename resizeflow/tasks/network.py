@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from resizeflow.persistence.models import Binding, Host, Migration
 from resizeflow.persistence.transaction import Transaction
+from resizeflow.tasks import vlans
 from resizeflow.tasks.base import MoveTask, destination
 from resizeflow.tasks.bindings import current, each
 
@@ -47,26 +48,39 @@ def unbind(tx: Transaction, migration: Migration, host_id: str) -> None:
     tx.session.expire_all()
 
 
+def forget(task: MoveTask, migration: Migration, host: Host) -> None:
+    """The migration has no inactive bindings on a host any more, nor any VLAN there that nobody else needs."""
+    if not vlans.moves(task, migration):
+        task.world.work.record(lambda tx: unbind(tx, migration, host.id))
+        return
+    # Of two machines that leave at once each would take the other's for one that needs the VLAN.
+    with task.world.intent("unbound") as tx:
+        unbind(tx, migration, host.id)
+    vlans.leave(task, migration, host)
+
+
 class BindPorts(MoveTask):
     """Gives each port a second, inactive binding on the destination.
 
     Effect: rows, committed at once where something is done by them: at Neutron an inactive binding with the kind and
-        profile of the active one. That a bridge is there was seen by PrepareDestination.
+        profile of the active one; on the host the uplinks of a bridge that filters VLANs bring those of its ports. That
+        a bridge is there was seen by PrepareDestination.
     Undo: at Neutron and in the rows the inactive bindings there are removed; one that a late request has made active
-        gives way to the source's before.
+        gives way to the source's before. A VLAN that nobody else needs on the host is taken away again.
     Convergent because: host and port name a binding, here (a constraint) and at Neutron, so there is no second one.
     If killed: the rows say which bindings may be there; it runs again. If Neutron is away the job waits.
     """
 
     def do(self, migration: Migration) -> None:
         host = destination(migration)
-        if migration.ports and not migration.same_host:
+        if (migration.ports and not migration.same_host) or vlans.moves(self, migration):
             with self.world.intent("bindings") as tx:
                 reserve(tx, migration, host)
             for port in each(self, migration, migration.ports):
                 port.bind(host)
         else:
             self.world.work.record(lambda tx: reserve(tx, migration, host))
+        vlans.join(self, migration, host)
 
     def undo(self, migration: Migration) -> None:
         host = migration.dest_host
@@ -75,16 +89,17 @@ class BindPorts(MoveTask):
         if not migration.same_host:
             for port in each(self, migration, migration.ports):
                 port.leave(host, stays=migration.source_host)
-        self.world.work.record(lambda tx: unbind(tx, migration, host.id))
+        forget(self, migration, host)
 
 
 class RemoveSourceBindings(MoveTask):
-    """Confirm: removes the inactive bindings on the source, here and at Neutron.
+    """Confirm: removes the inactive bindings on the source, here and at Neutron, and VLANs that nobody needs there.
 
-    Effect: rows, committed with the task. A binding there that a late request has made active gives way to the
-        destination's before. Of a port that was removed from the machine since, only an inactive one is deleted.
+    Effect: rows, committed with the task, or before VLANs are taken from the uplinks of a bridge. A binding there that
+        a late request has made active gives way to the destination's before. Of a port that was removed from the
+        machine since, only an inactive one is deleted.
     Undo: none, confirm only goes forward. Convergent because: bindings that are gone stay gone.
-    If killed: it runs again.
+    If killed: it runs again. Source away: a debt per VLAN.
     """
 
     forward_only = True
@@ -92,7 +107,7 @@ class RemoveSourceBindings(MoveTask):
     def do(self, migration: Migration) -> None:
         if not migration.same_host:
             leave(self, migration, migration.source_host, stays=destination(migration))
-        self.world.work.record(lambda tx: unbind(tx, migration, migration.source_host_id))
+        forget(self, migration, migration.source_host)
 
 
 def leave(task: MoveTask, migration: Migration, host: Host, *, stays: Host) -> None:

@@ -15,6 +15,7 @@ from resizeflow.states import JobState, MigrationStatus
 from resizeflow.worker import Worker
 
 VLAN = 10
+NOWHERE = "no-such-program h1"
 
 
 @pytest.fixture
@@ -110,8 +111,12 @@ def test_killed_at_each_effect_of_a_resize(cloud: Cloud, point: str, when: str, 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(
     ("decision", "point"),
-    [("confirm", "RemoveSourceBindings.drop_vlan#1"), ("revert", "StartSource.set_access_vlan#1")]
-    + [("revert", "RemoveDestination.drop_vlan#1"), ("confirm", "RemoveSourceBindings.commit.unbound#1")],
+    [
+        ("confirm", "RemoveSourceBindings.commit.unbound#1"),
+        ("confirm", "RemoveSourceBindings.drop_vlan#1"),
+        ("revert", "StartSource.set_access_vlan#1"),
+        ("revert", "RemoveDestination.drop_vlan#1"),
+    ],
 )
 def test_killed_at_each_effect_of_a_decision(cloud: Cloud, decision: str, point: str, when: str) -> None:
     done(cloud, cloud.service.resize("web", "big", host="h2"))
@@ -193,7 +198,7 @@ def test_a_source_that_is_away_at_confirm_is_a_debt(cloud: Cloud) -> None:
 
 def test_a_shell_that_is_away_at_confirm_is_a_debt(cloud: Cloud) -> None:
     done(cloud, cloud.service.resize("web", "big", host="h2"))
-    cloud.inventory.set_host("h1", shell="no-such-program h1")
+    cloud.inventory.set_host("h1", shell=NOWHERE)
     job = cloud.service.confirm("web")
     done(cloud, job)
     with Worker(cloud.database, cloud.settings, clock=cloud.clock) as worker:

@@ -217,13 +217,14 @@ def one_active_binding_per_port(evidence: Evidence) -> Iterator[str]:
 
 
 def plugged_in_before_it_runs(evidence: Evidence) -> Iterator[str]:
-    """The machine runs at its new place only once its ports are plugged in there; one whose host lost its power after
-    the pivot starts as after any power cut."""
-    if any(word.startswith("reboot@") for word in evidence.case.words):
-        return
-    place = evidence.target or "h1"
+    """The machine runs nowhere but where its ports are bound to, and at its new place only once they are plugged in;
+    one whose host lost its power after the pivot starts as after any power cut."""
+    rebooted = any(word.startswith("reboot@") for word in evidence.case.words)
+    waits = None if rebooted or evidence.went_back else evidence.target or evidence.origin
     for effect in evidence.effects:
-        if effect.method == UNPLUGGED and effect.host == place and not evidence.went_back:
+        if effect.method == UNPLUGGED and effect.digest != effect.host:
+            yield f"effect {effect.seq}: the machine runs on {effect.host}, port {effect.subject} is not bound to that"
+        elif effect.method == UNPLUGGED and effect.host == waits:
             yield f"effect {effect.seq}: the machine runs on {effect.host} before port {effect.subject} is plugged in"
 
 

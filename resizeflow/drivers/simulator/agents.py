@@ -15,7 +15,7 @@ from resizeflow.drivers.simulator.store import setting
 
 KIND = "Open vSwitch agent"
 UNPLUGGED = "unplugged"
-"""As an effect on a port: its machine's CPUs ran before it was plugged in."""
+"""As an effect on a port: its machine's CPUs ran before it was plugged in; its digest is the host it was bound to."""
 
 
 def is_alive(db: sqlite3.Connection, host: str) -> bool:
@@ -47,9 +47,11 @@ def report(db: sqlite3.Connection, now: float, *, finished: bool = False) -> Non
 def log_unplugged(db: sqlite3.Connection, host: str, xml: str, now: float) -> None:
     """A guest's CPUs begin to run: logs those of its ports that are not plugged in yet."""
     for port_id in _ports(xml):
-        query = "SELECT 1 FROM neutron_ports WHERE id = ? AND status != ?"
-        if db.execute(query, (port_id, ACTIVE)).fetchone():
-            log(db, Origin(caused=Cause.WORLD), time=now, host=host, method=UNPLUGGED, subject=port_id)
+        query = """SELECT b.host FROM neutron_ports p LEFT JOIN neutron_bindings b ON b.port = p.id AND b.status = ?
+                   WHERE p.id = ? AND (p.status != ? OR b.host IS NOT ?)"""
+        for row in db.execute(query, (ACTIVE, port_id, ACTIVE, host)).fetchall():
+            by, bound = Origin(caused=Cause.WORLD), row["host"] or ""
+            log(db, by, time=now, host=host, method=UNPLUGGED, subject=port_id, digest=bound)
 
 
 def _tell(db: sqlite3.Connection, port_id: str, status: str, seen_at: float | None) -> None:

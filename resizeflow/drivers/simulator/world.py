@@ -120,15 +120,16 @@ class SimulatedWorld:
         ports: Iterable[str] = (),
         bridged: bool = True,
     ) -> str:
-        """A machine with disks (device → GiB), Cinder volumes (device → id), a NIC on the host's first bridge if it is
-        `bridged`, and ports of Neutron's, by their ids; returns its UUID.
+        """A machine with disks (device → GiB), Cinder volumes (device → id), a NIC on the host's first bridge (but
+        for Neutron's) if it is `bridged`, and ports of Neutron's, by their ids; returns its UUID.
 
         One that does not listen ignores a shutdown. `devices` is XML of further devices, `cpu` the `<cpu>` element.
         """
         uuid = uuid or str(uuids.uuid4())
         with self._store.transaction() as db:
             shelf = Shelf.of(db, host)
-            nic = nic_xml(uuid, json.loads(_host(db, host)["bridges"])[0]) if bridged else ""
+            own = [bridge for bridge in json.loads(_host(db, host)["bridges"]) if bridge != bindings.BRIDGE]
+            nic = nic_xml(uuid, own[0]) if bridged else ""
             files = {device: shelf.path_of(f"{name}-{device}.{disk_format}") for device in disks}
             xml = guest_xml(
                 name=name,

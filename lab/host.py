@@ -23,7 +23,7 @@ from lab.processes import (
     stopped,
 )
 from lab.system import LabError, run, wait_until
-from lab.vlans import Vlans
+from lab.vlans import MANAGEMENT, Vlans
 
 POOL = "default"
 _IDENTITY = uuid.UUID("6c0f7f3c-8d0b-4f0e-9f2e-5b1f0c7d5a11")
@@ -203,6 +203,11 @@ class Host:
         if (vlans := Vlans(self.paths)).exist():
             vlans.reset(self.paths.netns(self.name), network.UPLINK)
         self.start_libvirtd()
+
+    @property
+    def carried_vlans(self) -> set[int]:
+        """Those that its uplink brings, but for the one by which it is reached."""
+        return Vlans(self.paths).of(self.paths.netns(self.name), network.UPLINK) - {MANAGEMENT}
 
     def place_in_vlan(self, guest: str, vlan: int) -> None:
         """As its operator would: the uplink takes the VLAN, a guest that runs is in it and in no other."""

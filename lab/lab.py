@@ -154,6 +154,10 @@ class Lab:
         """Somebody with an address, in a VLAN, at the switch or at the bridge of a host."""
         return network.add_peer(self.paths, name, vlan, address, at)
 
+    def remove_peer(self, name: str) -> None:
+        """It goes, with its cable."""
+        network.remove_peer(self.paths, name)
+
     def status(self) -> dict[str, Any]:
         """What an operator wants to see at a glance."""
         return {

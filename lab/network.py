@@ -63,6 +63,13 @@ def add_peer(paths: LabPaths, name: str, vlan: int, address: str, at: str) -> Pe
     return Peer(peer, address)
 
 
+def remove_peer(paths: LabPaths, name: str) -> None:
+    """Its namespace and its cable, at once."""
+    peer = paths.netns(f"peer-{name}")
+    _ip(peer, "link", "delete", PEER_DEVICE)
+    run(["ip", "netns", "delete", peer])
+
+
 def set_link(paths: LabPaths, host: str, up: bool) -> None:
     """Plug or pull the cable between a host and the switch, at the switch."""
     _ip(paths.switch_netns, "link", "set", host, "up" if up else "down")

@@ -4,6 +4,7 @@ Hosts are reached in VLAN 1, without tags; the switch brings VLANs 10 to 29 to e
 itself takes of them it has to be told. A tap that nobody put into a VLAN reaches nobody.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,11 @@ class Vlans:
         if not self._stand_in.exists():
             return within
         return [*within, *vlan_filter.command(self._folder / netns)]
+
+    def of(self, netns: str, device: str) -> set[int]:
+        """Those that a member of a bridge is in."""
+        found = json.loads(run([*self.shell(netns), "bridge", "-j", "vlan", "show"]))
+        return {one["vlan"] for member in found if member["ifname"] == device for one in member["vlans"]}
 
     def filter(self, netns: str) -> None:
         """The bridge of a namespace filters VLANs; it is itself in the one in which hosts are reached."""

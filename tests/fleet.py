@@ -49,12 +49,16 @@ class Fleet(Cloud):
         autostart: bool = False,
         disks: tuple[DiskSpec, ...] = DISKS,
         volumes: tuple[VolumeSpec, ...] = (),
+        vlan: int | None = None,
     ) -> Fleet:
-        """All hosts of the lab known; the guest `web` booted on h1, adopted; a larger flavor `big`."""
+        """All hosts of the lab known; the guest `web` booted on h1, in a VLAN if the lab has any, adopted; a larger
+        flavor `big`."""
         self.know_hosts()
         self.guest.create(self.lab.host("h1"), vcpus=1, memory_mb=256, disks=disks, volumes=volumes)
         if autostart:
             self.lab.host("h1").virsh("autostart", "web")
+        if vlan is not None:
+            self.lab.host("h1").place_in_vlan("web", vlan)
         self.guest.wait_report(boots=1, timeout=90)
         if not running:
             self.guest.shutdown(self.lab.host("h1"))
@@ -68,7 +72,12 @@ class Fleet(Cloud):
         schema.require_current(self.database)
         for host in self.lab.hosts:
             self.inventory.add_host(
-                host.name, host.uri, pool=host.pool, peer_uri=host.peer_uri, data_uri=f"tcp://{host.address}"
+                host.name,
+                host.uri,
+                pool=host.pool,
+                peer_uri=host.peer_uri,
+                data_uri=f"tcp://{host.address}",
+                shell=host.shell,
             )
 
     def clean(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
-from resizeflow.doctor import attachments, leftovers, libvirt_secrets, port_bindings, repairs, restore, snapshot
+from resizeflow.doctor import attachments, leftovers, libvirt_secrets, port_bindings, repairs, restore, snapshot, vlans
 from resizeflow.doctor.accounts import check_allocations, check_quota
 from resizeflow.doctor.agreement import check_bindings, check_flows, check_states
 from resizeflow.doctor.history import check_logs, check_secrets
@@ -90,6 +90,7 @@ class Doctor:
                 *_machines(records, world),
                 *attachments.find(tx, records, world),
                 *port_bindings.find(tx, records, world),
+                *vlans.find(tx, records, world),
                 *leftovers.find(tx, records, world),
                 *libvirt_secrets.find(tx, records, world),
             ]

@@ -35,6 +35,10 @@ class Owed:
     object: str
 
 
+SET_RIGHT = frozenset({"volume", "port", "vlan-port"})
+"""Kinds of debts for something that stays, and is not as it should be."""
+
+
 @dataclass(frozen=True)
 class Suspect:
     """A breach that a host or a service shows, to be looked at twice: of which machine, and what may become a debt."""
@@ -55,7 +59,7 @@ class OpenDebt:
 
     @classmethod
     def of(cls, debt: Debt, host_name: str) -> OpenDebt:
-        verb = "sets it right" if debt.kind in ("volume", "port") else "removes it"
+        verb = "sets it right" if debt.kind in SET_RIGHT else "removes it"
         who = debt.service or "the host"
         subject = f"{debt.kind} {debt.object} {place(debt.kind, host_name)}"
         return cls(subject, debt.reason, f"a worker {verb} when {who} answers")

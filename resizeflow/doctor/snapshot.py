@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import selectinload
 
 from resizeflow.drivers import definition
+from resizeflow.drivers.bridge import BridgeLink
 from resizeflow.drivers.hypervisor import DomainFacts, SecretFacts, VolumeFacts
 from resizeflow.drivers.interface import DriverError
 from resizeflow.drivers.network import NetworkPort, PortBinding
@@ -133,7 +134,9 @@ class World:
     kept: Mapping[str, Kept]
     bound: Mapping[str, Bound]
     silent: Mapping[str, str]
-    """By `host NAME`, `Cinder` or `Neutron`."""
+    """By `host NAME`, `bridges of host NAME`, `Cinder` or `Neutron`."""
+    bridges: Mapping[tuple[str, str], tuple[BridgeLink, ...]]
+    """The members of the bridges on which machines have ports in VLANs, by the host's id and the bridge's name."""
 
     def domain(self, host_id: str | None, uuid: str) -> DomainFacts | None:
         look = self.seen.get(host_id or "")
@@ -165,7 +168,29 @@ def look(looks: Looks, records: Records) -> World:
     for service, words in ((CINDER, why), (NEUTRON, why_not)):
         if words:
             silent[service] = words
-    return World(seen, kept, bound, silent)
+    bridges, without = _ask_bridges(looks, records)
+    return World(seen, kept, bound, silent | without, bridges)
+
+
+def _ask_bridges(
+    looks: Looks, records: Records
+) -> tuple[dict[tuple[str, str], tuple[BridgeLink, ...]], dict[str, str]]:
+    """The members of the bridges on which machines have ports in VLANs, of hosts that have shells; and why those do not
+    answer that do not."""
+    asked = {
+        (row.host_id, port.bridge)
+        for row in records.instances.values()
+        for port in row.ports
+        if port.vlan is not None and port.port_id is None
+    }
+    found, silent = {}, {}
+    for host_id, bridge in sorted(asked):
+        host = records.hosts[host_id]
+        try:
+            found[host_id, bridge] = looks.bridges(host, patience=0).bridge_links(bridge)
+        except (HostAway, DriverError) as error:
+            silent[f"bridges of host {host.name}"] = str(error)
+    return found, silent
 
 
 def _volumes(records: Records, seen: Mapping[str, Seen]) -> dict[str, frozenset[str]]:

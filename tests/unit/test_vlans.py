@@ -8,6 +8,9 @@ import pytest
 
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
+from resizeflow.doctor import Doctor
+from resizeflow.doctor.report import Report
+from resizeflow.drivers import connect
 from resizeflow.errors import NoValidHost, RuleError
 from resizeflow.persistence.models import Binding, Instance, Port
 from resizeflow.service import Submitted
@@ -209,6 +212,60 @@ def test_a_shell_that_is_away_at_confirm_is_a_debt(cloud: Cloud) -> None:
     with Worker(cloud.database, cloud.settings, clock=cloud.clock) as worker:
         worker.drain()
     is_at(cloud, "h2")
+
+
+# --- the doctor ------------------------------------------------------------------------------------------
+
+
+def examined(cloud: Cloud) -> Report:
+    return Doctor(cloud.database, cloud.settings, connections=cloud.connections).examine()
+
+
+def repaired(cloud: Cloud) -> None:
+    Doctor(cloud.database, cloud.settings, connections=cloud.connections).repair("root")
+    with Worker(cloud.database, cloud.settings, clock=cloud.clock) as worker:
+        worker.drain()
+
+
+def test_a_machine_that_its_host_started_is_in_no_vlan(cloud: Cloud) -> None:
+    """A host that boots knows nothing of VLANs; a worker puts the machine there, once it was moved by us before."""
+    cloud.world.set_domain("h1", cloud.uuid, autostart=True)
+    assert not examined(cloud).breaches
+    cloud.world.crash("h1")
+    cloud.world.set_up("h1", True)
+    (breach,) = examined(cloud).breaches
+    assert (breach.invariant, breach.found) == (4, f"its tap tap{mac_of(cloud).replace(':', '')} is in VLAN none")
+    assert breach.repair is None
+    assert "bridge vlan add" in breach.expected
+    done(cloud, cloud.service.resize("web", "big", host="h2"))
+    done(cloud, cloud.service.confirm("web"))
+    assert not examined(cloud).breaches
+    cloud.world.crash("h2")
+    cloud.world.set_up("h2", True)
+    (breach,) = examined(cloud).breaches
+    assert breach.repair is not None
+    repaired(cloud)
+    is_at(cloud, "h2")
+    assert not examined(cloud).breaches
+
+
+def test_an_uplink_that_does_not_bring_a_vlan(cloud: Cloud) -> None:
+    done(cloud, cloud.service.resize("web", "big", host="h2"))
+    done(cloud, cloud.service.confirm("web"))
+    bridges = connect(cloud.world.uri("h2"))
+    bridges.open(5)
+    bridges.call("drop_vlan", ("br0", VLAN), timeout=5)
+    (breach,) = examined(cloud).breaches
+    assert (breach.invariant, breach.found) == (4, "uplink0 of bridge br0 does not bring VLAN 10")
+    repaired(cloud)
+    assert not examined(cloud).breaches
+
+
+def test_bridges_that_do_not_answer(cloud: Cloud) -> None:
+    cloud.inventory.set_host("h1", shell=NOWHERE)
+    report = examined(cloud)
+    assert list(report.silent) == ["bridges of host h1"]
+    assert not report.breaches
 
 
 # --- refusals --------------------------------------------------------------------------------------------

@@ -168,10 +168,11 @@ class Debt(Base):
     instance_id: Mapped[str] = mapped_column(sa.String(36))
     host_id: Mapped[str] = mapped_column(sa.ForeignKey("hosts.id"), index=True)
     kind: Mapped[str] = mapped_column(sa.String(16))
-    """`domain` (object: its UUID), `disk` (its file's name), `secret` (a libvirt secret's UUID); at Cinder, while the
-    machine is on the host: `attachment` (a blank one that nothing needs) and `volume` (one that the machine has, and
-    Cinder does not say so), by their ids; at Neutron, by the port's id: `binding` (an inactive one to the host that
-    nothing needs) and `port` (one that the machine has on the host, and Neutron does not say so)."""
+    """`domain` (object: its UUID), `disk` (its file's name), `secret` (a libvirt secret's UUID), `vlan` (of the uplinks
+    of a bridge: BRIDGE/VLAN), `vlan-port` (a port, by its MAC, that is not in its VLAN on its machine's host); at
+    Cinder, while the machine is on the host: `attachment` (a blank one that nothing needs) and `volume` (one that the
+    machine has, and Cinder does not say so), by their ids; at Neutron, by the port's id: `binding` (an inactive one to
+    the host that nothing needs) and `port` (one that the machine has on the host, and Neutron does not say so)."""
     object: Mapped[str] = mapped_column(sa.String(255))
     reason: Mapped[str] = mapped_column(sa.Text)
     created_at: Mapped[datetime]

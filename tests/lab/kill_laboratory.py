@@ -45,12 +45,20 @@ class Case:
 
 class KillLaboratory(Generic[C]):
     """One operation on a cloud's machine, at the moment before it: its points are known from a run that nothing
-    disturbs; those that `concerns` says are tried."""
+    disturbs; those that `concerns` says are tried. `turning` is the effect whose refusal begins the way back, by default
+    the latest of concern that does."""
 
     def __init__(
-        self, cloud: C, operation: str, folder: Path, judge: Judge[C], concerns: Callable[[str], bool]
+        self,
+        cloud: C,
+        operation: str,
+        folder: Path,
+        judge: Judge[C],
+        concerns: Callable[[str], bool],
+        turning: str | None = None,
     ) -> None:
         self.cloud = cloud
+        self._turning = turning
         self._judge = judge
         self._concerns = concerns
         self.operation = operation
@@ -79,8 +87,9 @@ class KillLaboratory(Generic[C]):
         yield from (Case(self.operation, point, "resume", turned) for point in points)
 
     def _way_back(self) -> tuple[str, list[str]]:
-        """The latest refused effect of concern that turns the job back, and the points that are passed then only."""
-        for point in reversed([point for point in self.points if point.endswith(".checked")]):
+        """The refused effect that turns the job back, and the points that are passed then only."""
+        refused = [self._turning] if self._turning else [each for each in self.points if each.endswith(".checked")]
+        for point in reversed(refused):
             self._begin.restore()
             points = self._finish(f"{point}=raise")
             if self.cloud.job(self.job).direction is Direction.BACK:

@@ -17,9 +17,9 @@ from resizeflow.chaos.judge import broken_invariants
 from resizeflow.clock import Clock
 from resizeflow.states import Direction, JobState
 from tests.lab.cinder_cloud import CinderStage
-from tests.lab.cinder_trouble import away, has_unread, is_stuck, stuck_at
 from tests.lab.conftest import StageMaker
 from tests.lab.stage import go_on, paused_at
+from tests.lab.trouble import away, has_unread, is_stuck, stuck_at
 
 pytestmark = pytest.mark.lab
 

@@ -22,9 +22,9 @@ from resizeflow.states import Direction, JobState
 from resizeflow.worker import Worker
 from tests.lab.cinder_cloud import CinderCloud, CinderStage, Kept
 from tests.lab.cinder_judge import wrong
-from tests.lab.cinder_trouble import is_stuck, stuck_at
 from tests.lab.conftest import CinderMaker, StageMaker
 from tests.lab.stage import ask, go_on, paused_at
+from tests.lab.trouble import is_stuck, stuck_at
 
 pytestmark = pytest.mark.lab
 

@@ -20,9 +20,9 @@ from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
 from resizeflow.worker import Worker
 from tests.lab.cinder_cloud import MACHINE, USER, CinderCloud
-from tests.lab.cinder_trouble import away
 from tests.lab.conftest import CinderMaker
 from tests.lab.stage import ask
+from tests.lab.trouble import away
 from tests.searched import Calls, Search, printed
 
 pytestmark = pytest.mark.lab

@@ -23,6 +23,7 @@ from resizeflow.clock import Clock
 from resizeflow.drivers.simulator.bindings import BRIDGE
 from resizeflow.drivers.simulator.cinder import CINDER
 from resizeflow.drivers.simulator.disks import swap_word
+from resizeflow.drivers.simulator.guests import mac_of
 from resizeflow.drivers.simulator.neutron import NEUTRON
 from resizeflow.drivers.simulator.snapshots import GONE
 from resizeflow.drivers.simulator.world import SimulatedWorld
@@ -133,11 +134,12 @@ class Cloud:
         boot_volume: bool = False,
         ports: int = 0,
         bridged: bool = True,
+        vlan: int | None = None,
     ) -> Cloud:
         """Two hosts, the adopted machine `web` on h1, and a larger flavor `big`. `swap_mb` is the machine's swap, on
         SWAP, and the flavor's; `volumes` are Cinder's, by their kinds, on VOLUMES, or the first of them on vda if it is
         the `boot_volume`. It has so many of Neutron's `ports`, and if it is `bridged` a NIC that Neutron knows
-        nothing of."""
+        nothing of, on a bridge that filters VLANs if it is in a `vlan`."""
         self.world.create()
         if self._simulates_cinder:
             self.world.add_cinder()
@@ -167,12 +169,18 @@ class Cloud:
             ports=self.ports,
             bridged=bridged,
         )
+        if vlan is not None:
+            for host in ("h1", "h2"):
+                self.world.filter_vlans(host)
+            self.world.place_in_vlan("h1", self.uuid, vlan)
         if not self._given_database:
             self._make_database()
         for host in ("h1", "h2"):
             uri = self.world.uri(host)
-            self.inventory.add_host(host, uri, peer_uri=uri, data_uri="tcp://198.51.100.12")
-        self.inventory.adopt("h1", "web", swap=SWAP if now else None)
+            shell = None if vlan is None else uri
+            self.inventory.add_host(host, uri, peer_uri=uri, data_uri="tcp://198.51.100.12", shell=shell)
+        vlans = {} if vlan is None else {mac_of(self.uuid): vlan}
+        self.inventory.adopt("h1", "web", swap=SWAP if now else None, vlans=vlans)
         ephemeral = len(disks) - (0 if boot_volume else 1)
         self.inventory.create_flavor("big", vcpus=2, memory_mb=1024, root_gb=2, ephemeral_gb=ephemeral, swap_mb=big)
         return self

@@ -11,6 +11,7 @@ from resizeflow.service import Submitted
 from resizeflow.states import JobState
 
 DISKS = ("vda", "vdb")
+VLAN = 10
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Scenario:
     """Whether it has a NIC that Neutron knows nothing of."""
     changed: bool = False
     """Whether a port was added and one removed while the resize waited for its decision."""
+    vlan: int | None = None
+    """The VLAN that the NIC is in that Neutron knows nothing of; None: the bridges do not filter VLANs."""
 
     def cloud(self, folder: Path) -> Cloud:
         """The scenario's cloud in a folder, not yet built."""
@@ -53,6 +56,7 @@ class Scenario:
             boot_volume=self.boot_volume,
             ports=self.ports,
             bridged=self.bridged,
+            vlan=self.vlan,
         )
         cloud.world.set_domain("h1", cloud.uuid, autostart=self.running)
         if self.operation in ("confirm", "remove", "revert"):
@@ -82,17 +86,17 @@ SMALL = "small"
 SCENARIOS: Mapping[str, Scenario] = {
     "resize": Scenario("resize", volumes=("rbd", "iscsi"), ports=1),
     "resize-stopped": Scenario("resize", running=False, swap_mb=(64, 128), config_drive=True),
-    "resize-stream": Scenario("resize", transfer="stream"),
+    "resize-stream": Scenario("resize", transfer="stream", vlan=VLAN),
     "resize-same-host": Scenario("resize", host="h1", volumes=("iscsi",), ports=1),
     "resize-same-host-stopped": Scenario("resize", host="h1", running=False, swap_mb=(0, 64)),
     "migrate": Scenario("migrate", disks=(), volumes=("rbd",), boot_volume=True, ports=2, bridged=False),
     "migrate-stopped": Scenario("migrate", running=False, ports=1),
-    "confirm": Scenario("confirm", volumes=("rbd", "iscsi"), ports=2, changed=True),
+    "confirm": Scenario("confirm", volumes=("rbd", "iscsi"), ports=2, changed=True, vlan=VLAN),
     "confirm-stopped": Scenario("confirm", running=False),
     "confirm-same-host": Scenario("confirm", host="h1", ports=1),
     "confirm-same-host-stopped": Scenario("confirm", host="h1", running=False, swap_mb=(64, 128), config_drive=True),
     "remove": Scenario("remove", volumes=("nfs",), ports=1),
-    "revert": Scenario("revert", volumes=("rbd", "iscsi"), ports=2, changed=True),
+    "revert": Scenario("revert", volumes=("rbd", "iscsi"), ports=2, changed=True, vlan=VLAN),
     "revert-stopped": Scenario(
         "revert",
         running=False,

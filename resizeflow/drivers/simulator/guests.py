@@ -34,11 +34,15 @@ def disks_xml(files: Mapping[str, str], disk_format: str) -> str:
     )
 
 
+def mac_of(uuid: str) -> str:
+    """The address of a machine's NIC on a bridge."""
+    return ":".join(("52:54:00", uuid[0:2], uuid[2:4], uuid[4:6]))
+
+
 def nic_xml(uuid: str, bridge: str) -> str:
     """A NIC on a bridge."""
-    mac = ":".join(("52:54:00", uuid[0:2], uuid[2:4], uuid[4:6]))
     return (
-        f"<interface type='bridge'><mac address='{mac}'/><source bridge={quoteattr(bridge)}/>"
+        f"<interface type='bridge'><mac address='{mac_of(uuid)}'/><source bridge={quoteattr(bridge)}/>"
         f"<model type='virtio'/></interface>"
     )
 

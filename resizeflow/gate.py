@@ -105,7 +105,8 @@ class _Shell:
 
     @property
     def uri(self) -> str:
-        return f"shell:{self.host.shell}"
+        shell = self.host.shell or ""
+        return shell if shell.startswith("sim:") else f"shell:{shell}"
 
 
 def _away(place: Place, reason: str) -> Away:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 def connect(uri: str) -> Connection:
     """A connection to what is behind a URI, not yet open: `sim:///FILE?host=NAME` is the simulator's, `cinder://FILE`
     and `neutron://FILE` the services of a configuration, `shell:WORDS` a host's shell, all others are hosts."""
-    uri = uri.removeprefix("shell:") if uri.startswith("shell:sim:") else uri
     if uri.startswith("sim:"):
         from resizeflow.drivers.simulator import SimulatedConnection  # noqa: PLC0415 - not needed on real hosts
 

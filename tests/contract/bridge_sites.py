@@ -33,7 +33,7 @@ class BridgeSite:
     connection: Connection = field(init=False)
 
     def __post_init__(self) -> None:
-        self.connection = connect(f"shell:{self.shell}")
+        self.connection = connect(self.shell if self.shell.startswith("sim:") else f"shell:{self.shell}")
 
     def ask(self, method: str, *args: Any, fence: Fence | None = None, timeout: float = 60) -> Any:
         """Calls a method."""

@@ -45,8 +45,8 @@ class Case:
 
 class KillLaboratory(Generic[C]):
     """One operation on a cloud's machine, at the moment before it: its points are known from a run that nothing
-    disturbs; those that `concerns` says are tried. `turning` is the effect whose refusal begins the way back, by default
-    the latest of concern that does."""
+    disturbs; those that `concerns` says are tried. `turning` is the effect whose refusal begins the way back, by
+    default the latest of concern that does."""
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class KillLaboratory(Generic[C]):
         operation: str,
         folder: Path,
         judge: Judge[C],
+        *,
         concerns: Callable[[str], bool],
         turning: str | None = None,
     ) -> None:

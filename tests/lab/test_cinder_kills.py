@@ -45,7 +45,7 @@ def is_of_volumes(point: str) -> bool:
 
 
 def laboratory(cloud: CinderCloud, operation: str, folder: Path) -> KillLaboratory[CinderCloud]:
-    return KillLaboratory(cloud, operation, folder / operation, wrong, is_of_volumes)
+    return KillLaboratory(cloud, operation, folder / operation, wrong, concerns=is_of_volumes)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 In a resize, a confirm and a revert: before, checked and after each call that changes something at Neutron, and around
 each commit that goes with it; then resumed, or rolled back; and at each point of the way back. In the end each port has
 one active binding, to the machine's host, by which it is plugged in, and no other but the one that waits on the other
-host until a resize is decided (a revert that is turned back may have removed it: it is made anew anyway); records and hosts are as after an undisturbed run, or as before.
+host until a resize is decided (a revert that is turned back may have removed it: it is made anew anyway); records and
+hosts are as after an undisturbed run, or as before.
 
 A sample is in each run of the tests, all of it in `scripts/certify neutron`.
 """
@@ -45,7 +46,9 @@ def is_of_ports(point: str) -> bool:
 
 
 def laboratory(cloud: NeutronCloud, operation: str, folder: Path) -> KillLaboratory[NeutronCloud]:
-    return KillLaboratory(cloud, operation, folder / operation, wrong, is_of_ports, TURNING.get(operation))
+    return KillLaboratory(
+        cloud, operation, folder / operation, wrong, concerns=is_of_ports, turning=TURNING.get(operation)
+    )
 
 
 @pytest.mark.parametrize(

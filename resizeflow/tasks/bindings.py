@@ -14,6 +14,7 @@ from resizeflow.drivers.network import BINDING_FAILED, ERROR, UNBOUND, Plug, Por
 from resizeflow.persistence.models import Binding, Host, Migration, MovedPort, Port
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.ports import SeenPort, active
+from resizeflow.tasks import vlans
 from resizeflow.tasks.base import MoveTask
 
 LOOK_EVERY = 2.0
@@ -27,28 +28,32 @@ def current(migration: Migration) -> list[MovedPort]:
     return [port for port in migration.ports if not port.detached]
 
 
-def record_ports(tx: Transaction, instance_id: str, host_id: str, found: Sequence[SeenPort]) -> None:
-    """The instance's record has exactly the ports that were found, bound to a host."""
+def record_ports(tx: Transaction, instance_id: str, host_id: str, found: Sequence[SeenPort], new: vlans.Vlans) -> None:
+    """The instance's record has exactly the ports that were found, bound to a host; those that are `new` in VLANs are
+    in these."""
     instance = tx.instances.get(instance_id)
     known = {row.mac.lower(): row for row in instance.ports}
     for one in found:
         row = known.pop(one.mac, None)
         if row is None:
-            row = Port(mac=one.mac, bindings=[Binding(host_id=host_id, active=True)])
+            row = Port(mac=one.mac, vlan=new.get(one.mac), bindings=[Binding(host_id=host_id, active=True)])
             instance.ports.append(row)
         row.port_id, row.bridge = one.port_id, one.bridge
     for gone in known.values():
         instance.ports.remove(gone)
 
 
-def record_now(tx: Transaction, migration: Migration, host_id: str, found: Sequence[SeenPort]) -> None:
+def record_now(
+    tx: Transaction, migration: Migration, host_id: str, found: Sequence[SeenPort], new: vlans.Vlans
+) -> None:
     """The migration's ports are those that the machine was found with at its destination, and those that it had."""
     now = {one.port_id: one for one in found if one.port_id is not None}
     for row in migration.ports:
         row.detached = now.pop(row.port_id, None) is None
     for port_id, one in now.items():
         migration.ports.append(MovedPort(port_id=port_id, mac=one.mac))
-    record_ports(tx, migration.instance_id, host_id, found)
+    vlans.owe_gone(tx, migration, host_id, found)
+    record_ports(tx, migration.instance_id, host_id, found, new)
 
 
 class Bindings:

@@ -8,6 +8,7 @@ from resizeflow.drivers.hypervisor import DomainFacts, Hypervisor, PowerState, V
 from resizeflow.errors import Conflict
 from resizeflow.persistence.models import Disk, Migration, MovedDisk, MovedPort, MovedVolume
 from resizeflow.persistence.transaction import Transaction
+from resizeflow.tasks import vlans
 from resizeflow.tasks.attachments import record_volumes
 from resizeflow.tasks.base import MoveTask, destination
 from resizeflow.tasks.bindings import record_ports
@@ -46,6 +47,7 @@ class CaptureSource(MoveTask):
         _refuse_hibernated(source, migration, known)
         attached = volumes.examine(self.gate, domain.inactive_xml)
         has = ports.examine(self.gate, domain.inactive_xml, migration.source_host.name, known=had)
+        new = vlans.of_new(self, migration, migration.source_host, domain, has)
 
         def store(tx: Transaction) -> None:
             row = tx.migrations.get(migration.id)
@@ -67,7 +69,7 @@ class CaptureSource(MoveTask):
             tx.session.add_all(
                 MovedPort(migration_id=migration.id, port_id=one.port_id, mac=one.mac) for one in has if one.port_id
             )
-            record_ports(tx, migration.instance_id, migration.source_host_id, has)
+            record_ports(tx, migration.instance_id, migration.source_host_id, has, new)
 
         self.world.work.record(store)
 

@@ -16,7 +16,7 @@ from resizeflow.handover import Waiting
 from resizeflow.persistence.models import Migration
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import MigrationStatus
-from resizeflow.tasks import bindings, machine, secrets
+from resizeflow.tasks import bindings, machine, secrets, vlans
 from resizeflow.tasks.attachments import complete, connections, record_volumes
 from resizeflow.tasks.base import WAIT_FOR_HOST, MoveTask, destination
 from resizeflow.tasks.disks import see_destination
@@ -207,11 +207,12 @@ class CheckDestination(MoveTask):
         attached = volumes.examine(self.gate, domain.inactive_xml) if domain else ()
         had = [port.port_id for port in migration.ports]
         has = ports.examine(self.gate, domain.inactive_xml, host.name, known=had) if domain else ()
+        new = vlans.of_new(self, migration, host, domain, has) if domain else {}
 
         def seen(tx: Transaction) -> None:
             row = tx.migrations.get(migration.id)
             record_volumes(tx, migration.instance_id, attached)
-            bindings.record_now(tx, row, host.id, has)
+            bindings.record_now(tx, row, host.id, has, new)
             # A confirm taken up again after it had suspended the guest for a merge must not take that for the user's.
             if row.merge_begun_at is None:
                 row.dest_was_running = domain is not None and domain.state is PowerState.RUNNING

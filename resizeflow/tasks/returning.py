@@ -15,7 +15,7 @@ from resizeflow.handover import Waiting
 from resizeflow.persistence.models import Migration, MovedVolume
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import MigrationStatus
-from resizeflow.tasks import bindings, machine, secrets
+from resizeflow.tasks import bindings, machine, secrets, vlans
 from resizeflow.tasks.attachments import complete, connections, current, record_volumes
 from resizeflow.tasks.base import WAIT_FOR_HOST, MoveTask, destination
 from resizeflow.tasks.instance import close_as_finished
@@ -50,6 +50,7 @@ class CheckSource(MoveTask):
         attached = volumes.examine(self.gate, there.inactive_xml) if there else None
         had, host = [port.port_id for port in migration.ports], destination(migration)
         has = ports.examine(self.gate, there.inactive_xml, host.name, known=had) if there else None
+        new = vlans.of_new(self, migration, host, there, has) if there and has else {}
 
         def seen(tx: Transaction) -> None:
             row = tx.migrations.get(migration.id)
@@ -58,7 +59,7 @@ class CheckSource(MoveTask):
             if attached is not None:
                 record_now(tx, row, attached)
             if has is not None:
-                bindings.record_now(tx, row, host.id, has)
+                bindings.record_now(tx, row, host.id, has, new)
 
         self.world.work.record(seen)
 

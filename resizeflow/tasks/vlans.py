@@ -7,18 +7,23 @@ to look leaves it as it has to be.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from resizeflow import vlans as looks
 from resizeflow.drivers import definition
 from resizeflow.drivers.bridge import BridgeHost, BridgeLink, Member
+from resizeflow.drivers.hypervisor import DomainFacts
 from resizeflow.drivers.interface import Refused
 from resizeflow.gate import HostAway
 from resizeflow.persistence.models import Binding, Host, Migration, Port
 from resizeflow.persistence.transaction import Transaction
+from resizeflow.ports import SeenPort
 from resizeflow.tasks.base import MoveTask
 
+Vlans = Mapping[str, int]
 DEBT = "vlan"
 """A VLAN that stays with the uplinks of a host's bridge; its object is `BRIDGE/VLAN`."""
 PORT_DEBT = "vlan-port"
@@ -74,6 +79,27 @@ def plug(task: MoveTask, host: Host, migration: Migration) -> None:
     for nic in nics:
         if (network := ports.get(nic.mac)) is not None and nic.device is not None:
             _put(task, host, nic.device, network)
+
+
+def of_new(task: MoveTask, migration: Migration, host: Host, domain: DomainFacts, found: Sequence[SeenPort]) -> Vlans:
+    """The VLANs of NICs that the records do not know yet, by their MACs, as the bridges of the machine's host say.
+    Where there are none nobody is asked."""
+    with task.world.database.read() as tx:
+        known = set(tx.session.scalars(sa.select(Port.mac).where(Port.instance_id == migration.instance_id)))
+    new = [port for port in found if port.mac not in known and port.port_id is None]
+    return looks.examine(task.gate, host, domain, new, {}) if new else {}
+
+
+def owe_gone(tx: Transaction, migration: Migration, here: str, found: Sequence[SeenPort]) -> None:
+    """A port that was removed from the machine on one host of its migration leaves its VLAN with the other one."""
+    there = migration.dest_host if here == migration.source_host_id else migration.source_host
+    if there is None or migration.same_host:
+        return
+    has = {port.mac for port in found}
+    for mac, network in ports_of(tx, migration.instance_id).items():
+        if mac not in has:
+            reason = f"port {mac} was removed from {migration.instance_name}"
+            tx.debts.record(migration, there, kind=DEBT, name=str(network), reason=reason, now=tx.now())
 
 
 def leave(task: MoveTask, migration: Migration, host: Host) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.doctor import Doctor
 from resizeflow.doctor.report import Report
-from resizeflow.drivers import connect
+from resizeflow.drivers import connect, definition
+from resizeflow.drivers.simulator import guests
 from resizeflow.errors import NoValidHost, RuleError
 from resizeflow.persistence.models import Binding, Instance, Port
 from resizeflow.service import Submitted
@@ -18,6 +20,7 @@ from resizeflow.states import JobState, MigrationStatus
 from resizeflow.worker import Worker
 
 VLAN = 10
+ADDED = "52:54:00:aa:bb:cc"
 NOWHERE = "no-such-program h1"
 
 
@@ -127,6 +130,40 @@ def test_killed_at_each_effect_of_a_decision(cloud: Cloud, decision: str, point:
     assert cloud.run_in_child(job, f"{point}.{when}") == KILLED, cloud.story(job)
     done(cloud, job)
     is_at(cloud, "h2" if decision == "confirm" else "h1")
+
+
+# --- NICs that come and go while a resize waits for its decision -------------------------------------------
+
+
+def change(cloud: Cloud, host: str, edit: Callable[[str], str]) -> None:
+    """Somebody changes the machine where it runs, and its definition."""
+    with cloud.world._store.transaction() as db:
+        guests._change(db, host, cloud.uuid, edit)
+
+
+def test_a_nic_that_was_added_goes_back_with_its_vlan(cloud: Cloud) -> None:
+    done(cloud, cloud.service.resize("web", "big", host="h2"))
+    nic = f"<interface type='bridge'><mac address='{ADDED}'/><source bridge='br0'/></interface></devices>"
+    change(cloud, "h2", lambda xml: xml.replace("</devices>", nic))
+    bridges = connect(cloud.world.uri("h2"))
+    bridges.open(5)
+    bridges.call("carry_vlan", ("br0", 20), timeout=5)
+    bridges.call("set_access_vlan", (f"tap{ADDED.replace(':', '')}", 20), timeout=5)
+    done(cloud, cloud.service.revert("web"))
+    assert (carried(cloud, "h1"), sorted(taps(cloud, "h1"), key=str)) == ([VLAN, 20], [VLAN, 20])
+    assert carried(cloud, "h2") == []
+    assert not examined(cloud).breaches
+
+
+def test_a_nic_that_was_removed_leaves_nothing_at_the_source(cloud: Cloud) -> None:
+    done(cloud, cloud.service.resize("web", "big", host="h2"))
+    change(cloud, "h2", lambda xml: definition.without_nic(xml, mac_of(cloud)))
+    done(cloud, cloud.service.confirm("web"))
+    with Worker(cloud.database, cloud.settings, clock=cloud.clock) as worker:
+        worker.drain()
+    assert (carried(cloud, "h1"), carried(cloud, "h2")) == ([], [VLAN])  # at h2 it is who removed it who knows
+    with cloud.database.read() as tx:
+        assert not tx.debts.open()
 
 
 # --- who needs a VLAN ------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "confirm-same-host": Scenario("confirm", host="h1", ports=1),
     "confirm-same-host-stopped": Scenario("confirm", host="h1", running=False, swap_mb=(64, 128), config_drive=True),
     "remove": Scenario("remove", volumes=("nfs",), ports=1),
-    "revert": Scenario("revert", volumes=("rbd", "iscsi"), ports=2, changed=True, vlan=VLAN),
+    "revert": Scenario("revert", volumes=("rbd", "iscsi"), ports=2, changed=True),
     "revert-stopped": Scenario(
         "revert",
         running=False,
@@ -108,6 +108,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         ports=1,
         bridged=False,
     ),
+    "revert-in-vlan": Scenario("revert", disks=("vda",), vlan=VLAN),
     "revert-same-host": Scenario("revert", host="h1", volumes=("nfs",), ports=2, changed=True),
     "revert-same-host-stopped": Scenario("revert", host="h1", running=False),
     SMALL: Scenario("resize", running=False, disks=("vda",)),

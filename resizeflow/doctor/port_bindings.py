@@ -62,8 +62,12 @@ def _check(records: Records, world: World, instance: Instance, bound: Bound) -> 
     job = records.jobs.get(instance.id)
     if job is not None and operation(job.flow) != "settle":
         return
-    recorded = {port.port_id for port in instance.ports if port.port_id}
-    for port_id in sorted(recorded - {port.id for port in bound.ports}):
+    domain = world.domain(instance.host_id, instance.id)
+    macs = {nic.mac for nic in definition.read(domain.inactive_xml).nics} if domain else None
+    recorded = {port.port_id: port.mac.lower() for port in instance.ports if port.port_id}
+    for port_id in sorted(recorded.keys() - {port.id for port in bound.ports}):
+        if macs is not None and recorded[port_id] not in macs:
+            continue  # Taken from the machine with its NIC: the next operation sees that, and records it.
         yield _Finding(
             instance,
             port_id,
@@ -71,8 +75,6 @@ def _check(records: Records, world: World, instance: Instance, bound: Bound) -> 
             "a port of this machine",
             by_hand="give it back at Neutron, or remove its NIC from the machine",
         )
-    domain = world.domain(instance.host_id, instance.id)
-    macs = {nic.mac for nic in definition.read(domain.inactive_xml).nics} if domain else None
     for port in bound.ports:
         if macs is not None and port.mac.lower() not in macs:
             yield _Finding(

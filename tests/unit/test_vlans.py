@@ -18,6 +18,7 @@ from resizeflow.persistence.models import Binding, Instance, Port
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
 from resizeflow.worker import Worker
+from tests.console import Console
 
 VLAN = 10
 ADDED = "52:54:00:aa:bb:cc"
@@ -357,3 +358,24 @@ def test_a_vlan_where_none_can_be_set(memory_path: Path) -> None:
     adopted = cloud.inventory.adopt("h1", "web")
     with cloud.database.read() as tx:
         assert [port.vlan for port in tx.instances.get(adopted.id).ports] == [None]
+
+
+# --- the command line ------------------------------------------------------------------------------------
+
+
+def test_what_is_typed(cloud: Cloud) -> None:
+    console = Console(cloud.folder / "resizeflow.conf")
+    assert console.ask("host", "set", "h1", "--shell", "ssh root@h1")["shell"] == "ssh root@h1"
+    assert console.ask("host", "show", "h1")["shell"] == "ssh root@h1"
+    console.type("host", "set", "h1", "--shell", " ").refused(2, "The shell is empty", "ssh root@h1")
+    console.type("host", "set", "h1", "--shell", "ssh 'h1").refused(2, "cannot be taken apart", "no closing quotation")
+    console.type("host", "set", "h1", "--shell", cloud.world.uri("h1"))
+    assert console.ask("instance", "show", "web")["ports"] == [
+        {"mac": mac_of(cloud), "bridge": "br0", "vlan": VLAN, "port": None}
+    ]
+    console.type("instance", "remove", "web")
+    for text in ("10", f"{mac_of(cloud)}=0", f"{mac_of(cloud)}=4095", "52:54:00=10"):
+        answer = console.type("instance", "adopt", "h1", "web", "--vlan", text)
+        assert (answer.code, f"'{text}' is no MAC=VID" in answer.err) == (2, True), answer
+    adopted = console.ask("instance", "adopt", "h1", "web", "--vlan", f"{mac_of(cloud).upper()}={VLAN}")
+    assert [port["vlan"] for port in adopted["ports"]] == [VLAN]

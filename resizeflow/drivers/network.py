@@ -95,6 +95,8 @@ def plug_of(port: NetworkPort, binding: PortBinding) -> Plug:
     reads it (nova/network/os_vif_util.py). Raises `Unsupported` with what stands against it, in one clause."""
     if binding.vnic_type != "normal":
         raise Unsupported(f"its vnic_type is {binding.vnic_type}: a device of the host itself cannot be moved")
+    if binding.profile.get("allocation"):
+        raise Unsupported("its bandwidth is guaranteed, by an allocation of Placement's that resizeflow cannot move")
     if binding.vif_type == BINDING_FAILED:
         raise Unsupported(f"Neutron could not bind it to {binding.host}: is the network there, and its agent alive?")
     if binding.vif_type not in ("ovs", "bridge"):

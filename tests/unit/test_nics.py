@@ -101,7 +101,7 @@ def test_a_plug_is_what_neutron_says() -> None:
         (PortBinding("h1", True, "hw_veb", vnic_type="direct"), "vnic_type is direct"),
         (PortBinding("h1", True, "macvtap", vnic_type="macvtap"), "vnic_type is macvtap"),
         (PortBinding("h1", True, BINDING_FAILED), "could not bind it to h1"),
-        (PortBinding("h1", True, "ovs", bridge="br-int", profile={"allocation": {"a": "b"}}), "bandwidth is guaranteed"),
+        (PortBinding("h1", True, "ovs", bridge="br-int", profile={"allocation": {"a": "b"}}), "guaranteed"),
         (PortBinding("h1", True, "unbound"), "bound as unbound"),
         (PortBinding("h1", True, "vhostuser", bridge="br-int"), "bound as vhostuser"),
         (PortBinding("h1", True, "ovs", bridge="br-int", hybrid=True), "ovs_hybrid_plug"),

@@ -19,6 +19,7 @@ class Pings:
 
     def __init__(self, peer: Peer, address: str, mac: str, log: Path) -> None:
         peer.knows(address, mac)
+        self.peer = peer
         self._log = log
         with log.open("w") as output:
             self._process = subprocess.Popen(

@@ -16,10 +16,14 @@ import pytest
 from lab.guest import DiskSpec
 from lab.lab import Lab
 from resizeflow.chaos.child import KILLED
+from resizeflow.doctor import Doctor
+from resizeflow.gate import Connections
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
 from tests.fleet import Fleet
 from tests.lab.checks import healthy, runs_only_on
+from tests.lab.faults import settle
+from tests.lab.frames import Announcements
 from tests.lab.pings import Pings
 
 pytestmark = pytest.mark.lab
@@ -116,6 +120,48 @@ def test_peers_of_a_machine_that_is_resized(fleet: Fleet, ping: Pinging, capsys:
     assert not mallory.answers
     assert not eve.answers
     assert min(mallory.sent, eve.sent) > 50
+
+
+def test_a_machine_announces_itself_in_its_vlan(fleet: Fleet, ping: Pinging, tmp_path: Path) -> None:
+    """As soon as its CPUs run, which is long before its system does; those in another VLAN do not hear it."""
+    bring_another(fleet)
+    heard = {}
+    for name, vlan in (("alice", OURS), ("mallory", ANOTHER)):
+        peer = ping(name, vlan).peer
+        heard[name] = Announcements(peer, fleet.guest.mac, tmp_path / f"{name}.frames")
+    job = fleet.service.resize("web", "big", host="h2")
+    done(fleet, job)
+    report = fleet.guest.wait_report(boots=2, timeout=120)
+    for announcements in heard.values():
+        announcements.stop()
+    assert len(heard["alice"].times) >= 3
+    assert heard["alice"].times[0] < report["time"]
+    assert heard["mallory"].times == []
+    assert "h2 announced where web is reached" in fleet.story(job)
+
+
+def test_a_host_that_boots_has_forgotten_vlans(fleet: Fleet, ping: Pinging) -> None:
+    """It starts the machine, which nobody reaches; the doctor finds that, and a worker puts it right."""
+    fleet.lab.host("h1").virsh("autostart", "web")
+    done(fleet, fleet.service.resize("web", "big", host="h2"))
+    done(fleet, fleet.service.confirm("web"))
+    host = fleet.lab.host("h2")
+    host.die()
+    host.boot()
+    alice = ping("alice", OURS)
+    fleet.guest.wait_report(boots=3, timeout=120)
+    assert not alice.answers
+    connections = Connections()
+    doctor = Doctor(fleet.database, fleet.settings, connections=connections)
+    found = [breach.found for breach in doctor.examine().breaches]
+    assert len(found) == 2
+    assert "uplink0 of bridge br0 does not bring VLAN 10" in found
+    assert any("is in VLAN none" in text for text in found)
+    doctor.repair("root")
+    connections.close()
+    settle(fleet)
+    alice.wait()
+    healthy(fleet)
 
 
 def test_a_revert_takes_the_vlan_from_the_destination(fleet: Fleet, ping: Pinging) -> None:

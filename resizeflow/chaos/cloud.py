@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -285,8 +285,9 @@ class Cloud:
         return state
 
     def _seen(self) -> dict[str, Any]:
-        """The world; of each disk the hosts whose runs wrote on it, in their order, but not how often. Of each secret
-        what it is for, but not who made it; one for what is gone is somebody else's, or the doctor finds it."""
+        """The world; of each disk the hosts whose runs wrote on it, in their order, but not how often; of a binding
+        that is not in force not whether Neutron knows how it is plugged in: it is made anew where need be. Of each
+        secret what it is for, but not who made it; one for what is gone is somebody else's, or the doctor finds it."""
         seen = self.world.snapshot()
         for host in seen["hosts"].values():
             host["secrets"] = [(kind, use) for kind, use, _maker in host["secrets"] if use != GONE]
@@ -296,6 +297,8 @@ class Cloud:
                 volume["content"] = _writers(volume["content"])
         for volume in seen["cinder"].values():
             volume["content"] = _writers(volume["content"])
+        for port in seen["neutron"].values():
+            port["bindings"] = in_force(port["bindings"])
         return seen
 
     def tables(self) -> dict[str, list[tuple[Any, ...]]]:
@@ -312,6 +315,11 @@ class Cloud:
 
 def _lines(section: Mapping[str, str]) -> str:
     return "".join(f"{key} = {value}\n" for key, value in section.items())
+
+
+def in_force(bindings: Iterable[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """A port's bindings as a snapshot has them; the vif_type of the active one only."""
+    return [(host, status, vif_type if status == "ACTIVE" else "") for host, status, vif_type in bindings]
 
 
 def _writers(content: str) -> list[str]:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from resizeflow.chaos.case import Case
-from resizeflow.chaos.cloud import Cloud
+from resizeflow.chaos.cloud import Cloud, in_force
 from resizeflow.chaos.scenarios import SCENARIOS, Scenario
 from resizeflow.chaos.told import is_told_right, numbers_of, told_of
 from resizeflow.chaos.watched import Call
@@ -109,7 +109,8 @@ def is_done_or_as_before(evidence: Evidence) -> Iterator[str]:
 def _noticed(evidence: Evidence) -> tuple[str, ...]:
     if not evidence.scenario.changed:
         return ()
-    return (*RECORDED, *(f"/neutron/{port_id}/bindings" for port_id in evidence.cloud.added))
+    kept = (f"/neutron/{port_id}/bindings" for port_id in evidence.cloud.added)
+    return (*RECORDED, f"/domains/{evidence.cloud.uuid}/inactive", *kept)
 
 
 def turns_back_only_if_asked(evidence: Evidence) -> Iterator[str]:
@@ -227,14 +228,14 @@ def one_active_binding_per_port(evidence: Evidence) -> Iterator[str]:
     status = "ACTIVE" if cloud.world.running(cloud.uuid) else "DOWN"
     moved = {port.port_id for port in migration.ports if not migration.same_host}
     for port_id in cloud.ports:
-        expected = [(here, "ACTIVE", "ovs")]
         seen = cloud.world.see_port(port_id)
-        way_back = (migration.source_host.name, "INACTIVE", "unbound")
+        bindings, expected = in_force(seen.bindings), [(here, "ACTIVE", "ovs")]
+        way_back = (migration.source_host.name, "INACTIVE", "")
         undecided = migration.status is MigrationStatus.FINISHED and port_id in moved
-        if undecided and (port_id not in cloud.added or way_back in seen.bindings):
+        if undecided and (port_id not in cloud.added or way_back in bindings):
             expected.append(way_back)
-        if (seen.instance, seen.status, list(seen.bindings)) != (cloud.uuid, status, sorted(expected)):
-            yield f"port {port_id} is {seen.status}, bound as {list(seen.bindings)} instead of {status}, {expected}"
+        if (seen.instance, seen.status, bindings) != (cloud.uuid, status, sorted(expected)):
+            yield f"port {port_id} is {seen.status}, bound as {bindings} instead of {status}, {expected}"
 
 
 def plugged_in_before_it_runs(evidence: Evidence) -> Iterator[str]:

@@ -53,7 +53,7 @@ def port_xml(port: sqlite3.Row) -> str:
     return (
         f"<interface type='bridge'><mac address='{plug.mac}'/><source bridge='{plug.bridge}'/>"
         f"<virtualport type='openvswitch'><parameters interfaceid='{plug.interface_id}'/></virtualport>"
-        f"<target dev='{plug.device}'/><model type='virtio'/><mtu size='{plug.mtu}'/></interface>"
+        f"<target dev='{plug.device}'/><mtu size='{plug.mtu}'/><model type='virtio'/></interface>"
     )
 
 

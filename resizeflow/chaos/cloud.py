@@ -121,8 +121,6 @@ class Cloud:
         self.uuid = ""
         self.volumes: tuple[str, ...] = ()
         self.ports: tuple[str, ...] = ()
-        self.added: tuple[str, ...] = ()
-        """Those of them that the machine was given later."""
 
     def build(
         self,
@@ -192,7 +190,7 @@ class Cloud:
         self.world.detach_port(host, self.uuid, self.ports[0])
         added = self.world.create_port()
         self.world.attach_port(host, self.uuid, added)
-        self.ports, self.added = (*self.ports[1:], added), (added,)
+        self.ports = (*self.ports[1:], added)
 
     def _swap_disk(self, megabytes: int) -> str:
         size = megabytes * 2**20

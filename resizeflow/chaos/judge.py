@@ -27,7 +27,7 @@ SHOWN = 5
 POWER = ("/live", "/state", "/content", "/open_at", "/instances")
 """What a loss of power leaves otherwise."""
 RECORDED = ("/tables/ports", "/tables/port_bindings")
-"""What an operation that is undone has seen, where somebody changed the machine's ports before it."""
+"""Where it is written down which ports a machine has."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def is_done(evidence: Evidence) -> Iterator[str]:
 
 def is_done_or_as_before(evidence: Evidence) -> Iterator[str]:
     """Exactly done, or exactly as before. What is exempt is listed in `resizeflow.chaos.cloud`; beside that, a host
-    that lost its power leaves its machines off, and a port that was added before a revert may keep its way back."""
+    that lost its power leaves its machines off."""
     back = evidence.went_back
     expected = "before" if back else "an undisturbed run leaves it"
     differences = _differences(evidence.cloud.state(evidence.job), evidence.before if back else evidence.done)
@@ -107,10 +107,11 @@ def is_done_or_as_before(evidence: Evidence) -> Iterator[str]:
 
 
 def _noticed(evidence: Evidence) -> tuple[str, ...]:
-    if not evidence.scenario.changed:
-        return ()
-    kept = (f"/neutron/{port_id}/bindings" for port_id in evidence.cloud.added)
-    return (*RECORDED, f"/domains/{evidence.cloud.uuid}/inactive", *kept)
+    """What an operation that was undone may leave otherwise: what it has seen of ports that were changed before it; and
+    of inactive bindings those that a revert was to make anew, which the next revert makes."""
+    seen = (*RECORDED, f"/domains/{evidence.cloud.uuid}/inactive") if evidence.scenario.changed else ()
+    reverted = evidence.cloud.ports if evidence.scenario.operation == "revert" else ()
+    return (*seen, *(f"/neutron/{port_id}/bindings" for port_id in reverted))
 
 
 def turns_back_only_if_asked(evidence: Evidence) -> Iterator[str]:
@@ -218,8 +219,8 @@ def volumes_hold_all(evidence: Evidence) -> Iterator[str]:
 
 def one_active_binding_per_port(evidence: Evidence) -> Iterator[str]:
     """Each port is bound to the machine's host and no other; until a resize is decided an inactive binding keeps the
-    way back for those that it moved, and may keep one for those that a revert was about to. One whose machine runs is
-    plugged in."""
+    way back for those that it moved; a revert that was undone may have made one more, or one less. One whose machine
+    runs is plugged in."""
     cloud, migration = evidence.cloud, evidence.cloud.migration(evidence.job)
     with cloud.database.read() as tx:
         instance = tx.session.get(Instance, cloud.uuid)
@@ -232,7 +233,7 @@ def one_active_binding_per_port(evidence: Evidence) -> Iterator[str]:
         bindings, expected = in_force(seen.bindings), [(here, "ACTIVE", "ovs")]
         way_back = (migration.source_host.name, "INACTIVE", "")
         undecided = migration.status is MigrationStatus.FINISHED and port_id in moved
-        if undecided and (port_id not in cloud.added or way_back in bindings):
+        if undecided and (evidence.scenario.operation != "revert" or way_back in bindings):
             expected.append(way_back)
         if (seen.instance, seen.status, bindings) != (cloud.uuid, status, sorted(expected)):
             yield f"port {port_id} is {seen.status}, bound as {bindings} instead of {status}, {expected}"

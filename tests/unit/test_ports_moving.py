@@ -141,6 +141,7 @@ def test_a_port_added_and_one_removed_meanwhile_stay_so(cloud: Cloud, decision: 
     gone = cloud.ports[0]
     cloud.change_ports("h2")
     assert gone not in cloud.ports
+    assert found(cloud) == [], "the records are not of today, and need not be"
     decided(cloud, getattr(cloud.service, decision)("web"))
     assert [bound(cloud, port) for port in cloud.ports] == [f"{host} ACTIVE ovs; ACTIVE"] * 2
     assert nics(cloud, host) == list(cloud.ports)

@@ -78,6 +78,11 @@ class Bindings:
         self.task.tell(f"{self} {'was deleted at Neutron' if port is None else 'was taken from the machine'}")
         return False
 
+    def require(self) -> None:
+        """Raises DriverError if it is not the machine's any more."""
+        if not self.is_ours:
+            raise DriverError(f"{self} is the machine's no more: it was deleted at Neutron, or taken from it")
+
     def bind(self, host: Host) -> None:
         """There is a binding to a host, with the kind and profile of the active one. Raises DriverError if Neutron
         cannot make one, also where it says so by a binding that failed only.
@@ -166,8 +171,7 @@ def each(task: MoveTask, migration: Migration, ports: Iterable[MovedPort]) -> li
 def bring(task: MoveTask, migration: Migration, host: Host) -> None:
     """The machine's ports are bound to a host. Raises DriverError if one cannot be."""
     for port in each(task, migration, current(migration)):
-        if not port.is_ours:
-            raise DriverError(f"{port} is the machine's no more: it was deleted at Neutron, or taken from it")
+        port.require()
         port.activate(host)
 
 

@@ -77,6 +77,7 @@ class BindPorts(MoveTask):
             with self.world.intent("bindings") as tx:
                 reserve(tx, migration, host)
             for port in each(self, migration, migration.ports):
+                port.require()
                 port.bind(host)
         else:
             self.world.work.record(lambda tx: reserve(tx, migration, host))

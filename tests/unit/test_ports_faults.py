@@ -227,5 +227,6 @@ def test_a_port_given_to_another_machine_meanwhile_is_left_to_it(cloud: Cloud) -
     cloud.world.attach_port("h2", other, cloud.ports[0])
     assert cloud.run(job, tries=3) is JobState.DONE, cloud.story(job)
     assert cloud.job(job).direction is Direction.BACK
+    assert effects(cloud, "shutdown", *ACTS) == []
     assert cloud.world.see_port(cloud.ports[0]).instance == other
     assert bound(cloud) == THERE

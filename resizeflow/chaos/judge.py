@@ -242,12 +242,18 @@ def one_active_binding_per_port(evidence: Evidence) -> Iterator[str]:
 def plugged_in_before_it_runs(evidence: Evidence) -> Iterator[str]:
     """The machine runs nowhere but where its ports are bound to, and at its new place only once they are plugged in;
     one whose host lost its power after the pivot starts as after any power cut."""
+    yield from unbound_runs(evidence.effects)
     waits = None if evidence.rebooted or evidence.went_back else evidence.target or evidence.origin
     for effect in evidence.effects:
-        if effect.method == UNPLUGGED and effect.digest != effect.host:
-            yield f"effect {effect.seq}: the machine runs on {effect.host}, port {effect.subject} is not bound to that"
-        elif effect.method == UNPLUGGED and effect.host == waits:
+        if effect.method == UNPLUGGED and effect.digest == effect.host == waits:
             yield f"effect {effect.seq}: the machine runs on {effect.host} before port {effect.subject} is plugged in"
+
+
+def unbound_runs(effects: Iterable[LoggedEffect]) -> Iterator[str]:
+    """The moments at which a machine ran on a host that one of its ports was not bound to."""
+    for effect in effects:
+        if effect.method == UNPLUGGED and effect.digest != effect.host:
+            yield f"effect {effect.seq}: a machine runs on {effect.host}, its port {effect.subject} is not bound to that"
 
 
 def vlan_where_it_is_needed(evidence: Evidence) -> Iterator[str]:

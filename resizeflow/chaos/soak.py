@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from resizeflow.chaos.child import Child
 from resizeflow.chaos.cloud import Cloud
-from resizeflow.chaos.judge import broken_invariants, lower_epochs, shared_volumes
+from resizeflow.chaos.judge import broken_invariants, lower_epochs, shared_volumes, unbound_runs
+from resizeflow.drivers.simulator.bindings import BRIDGE
 from resizeflow.drivers.simulator.exports import KINDS
 from resizeflow.errors import ResizeflowError
 from resizeflow.persistence.database import AWAY
@@ -51,19 +52,23 @@ class Soak:
         self._outcome = Outcome(seed, 0.0)
         self._workers: list[Child] = []
         self._stopped: list[tuple[float, Child]] = []
-        self.cloud = Cloud(folder, **LEASE)
+        self.cloud = Cloud(folder, None, {}, **LEASE)
         self._build()
 
     def _build(self) -> None:
         cloud = self.cloud
-        cloud.build(disks=("vda",), volumes=KINDS)
-        cloud.world.add_host("h3", vcpus=16, memory_mb=32768, pool_gb=200)
+        cloud.build(disks=("vda",), volumes=KINDS, ports=2)
+        cloud.world.add_host("h3", vcpus=16, memory_mb=32768, pool_gb=200, bridges=("br0", BRIDGE))
+        cloud.world.set_agent("h3")
         uri = cloud.world.uri("h3")
         cloud.inventory.add_host("h3", uri, peer_uri=uri, data_uri="tcp://198.51.100.13")
         for number in range(1, MACHINES):
             name, host = f"web{number}", HOSTS[number % 2]
             volumes = {"vdm": cloud.world.create_cinder_volume(KINDS[number % len(KINDS)])}
-            cloud.world.create_guest(host, name, 1, 512, {"vda": 1}, running=number % 3 != 0, volumes=volumes)
+            ports = [cloud.world.create_port() for _ in range(number % 3)]
+            cloud.world.create_guest(
+                host, name, 1, 512, {"vda": 1}, running=number % 3 != 0, volumes=volumes, ports=ports
+            )
             cloud.inventory.adopt(host, name)
         cloud.inventory.create_flavor("larger", vcpus=4, memory_mb=2048, root_gb=3, ephemeral_gb=0)
 
@@ -181,6 +186,7 @@ class Soak:
         effects = cloud.world.effects()
         yield from lower_epochs(effects)
         yield from shared_volumes(effects)
+        yield from unbound_runs(effects)
 
 
 def _lost(cloud: Cloud, instance: Instance) -> Iterator[str]:

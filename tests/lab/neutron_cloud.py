@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ PROFILE = {"trusted": "true"}
 NIC = (
     "<interface type='bridge'><mac address='{mac}'/><source bridge='br-int'/>"
     "<virtualport type='openvswitch'><parameters interfaceid='{port}'/></virtualport>"
-    "<target dev='{device}'/><model type='virtio'/><mtu size='1450'/></interface>"
+    "<target dev='{device}'/><mtu size='1450'/><model type='virtio'/></interface>"
 )
 
 
@@ -95,6 +96,26 @@ class NeutronCloud(RealCloud):
         """As it is plugged in."""
         mac = self.client.get_port(port).mac_address
         return NIC.format(mac=mac, port=port, device=f"tap{port}"[:14])
+
+    def take_port(self, port: str) -> None:
+        """Somebody takes a port from the machine, at Neutron alone."""
+        self.client.update_port(port, device_id="", device_owner="", binding_host_id="")
+
+    def delete_binding(self, host: str) -> None:
+        """Somebody deletes the binding of each port to a host."""
+        for port in self.ports:
+            self.client.delete_port_binding(port, host, ignore_missing=False)
+
+    def activate_binding(self, host: str) -> None:
+        """Somebody activates the binding of each port to a host."""
+        for port in self.ports:
+            self.client.activate_port_binding(port, host)
+
+    @contextlib.contextmanager
+    def neutron_by_hand(self) -> Iterator[sqlite3.Connection]:
+        """Neutron's database, to be changed."""
+        with contextlib.closing(sqlite3.connect(self.neutron.database, timeout=20)) as database, database:
+            yield database
 
     # --- what is there -----------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ def _bound_wrongly(cloud: NeutronCloud, job: Submitted, port: str) -> Iterator[s
     undecided = cloud.migration(job).status is MigrationStatus.FINISHED
     waits = rows.pop({"h1": "h2", "h2": "h1"}[host], None) if undecided else None
     if rows != {host: Row(host, "ACTIVE", "ovs", profile)}:
-        yield f"port {port} has {sorted(rows.values(), key=str)}"
+        yield f"port {port} has {', '.join(sorted(map(str, rows.values())))}: {rows}"
     if not undecided or cloud.job(job).direction is Direction.BACK:
         usual = waits is None or (waits.status, waits.profile) == ("INACTIVE", profile)
     else:

@@ -253,7 +253,7 @@ def unbound_runs(effects: Iterable[LoggedEffect]) -> Iterator[str]:
     """The moments at which a machine ran on a host that one of its ports was not bound to."""
     for effect in effects:
         if effect.method == UNPLUGGED and effect.digest != effect.host:
-            yield f"effect {effect.seq}: a machine runs on {effect.host}, its port {effect.subject} is not bound to that"
+            yield f"effect {effect.seq}: a machine runs on {effect.host}, its port {effect.subject} is bound elsewhere"
 
 
 def vlan_where_it_is_needed(evidence: Evidence) -> Iterator[str]:

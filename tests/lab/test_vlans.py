@@ -145,6 +145,7 @@ def test_a_host_that_boots_has_forgotten_vlans(fleet: Fleet, ping: Pinging) -> N
     fleet.lab.host("h1").virsh("autostart", "web")
     done(fleet, fleet.service.resize("web", "big", host="h2"))
     done(fleet, fleet.service.confirm("web"))
+    fleet.guest.wait_report(boots=2, timeout=120)
     host = fleet.lab.host("h2")
     host.die()
     host.boot()

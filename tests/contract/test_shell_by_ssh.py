@@ -70,8 +70,8 @@ def sshd(tmp_path: Path) -> Iterator[Sshd]:
     try:
         for command in ("ip link set lo up", "ip link add br0 type bridge"):
             subprocess.run([*WITHIN, *command.split()], check=True)
-        command = [*TIED, *WITHIN, "/usr/sbin/sshd", "-D", "-e", "-f", str(tmp_path / "config")]
-        with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
+        serve = [*TIED, *WITHIN, "/usr/sbin/sshd", "-D", "-e", "-f", str(tmp_path / "config")]
+        with (tmp_path / "log").open("wb") as log, subprocess.Popen(serve, stderr=log) as process:
             until(lambda: b"listening" in (tmp_path / "log").read_bytes(), 20)
             yield Sshd(tmp_path, process)
             process.kill()

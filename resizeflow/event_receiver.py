@@ -50,7 +50,7 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        """Where it listens; Neutron is told it as Nova's endpoint (`[nova] endpoint_override`)."""
+        """Where it listens; Neutron is told it as Nova's (`[nova] auth_type = none, endpoint`)."""
         return f"http://{self._host}:{self._server.server_port if self._server else self._port}"
 
     def open(self) -> None:

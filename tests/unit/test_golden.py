@@ -24,7 +24,7 @@ from resizeflow.states import Direction, JobState
 from tests.golden import make
 
 SETS = sorted((Path(__file__).parents[1] / "golden").glob("*.json.xz"))
-FEW, SOME = 33, 3
+FEW, SOME = 36, 6
 """Each so many-th case is in every quick run, and in every run; certification runs all."""
 
 

@@ -27,14 +27,17 @@ PATIENCE = 2.0
 """Seconds for which Neutron is waited for."""
 PORT = re.compile(r"""interfaceid=["']([^"']+)["']""")
 BOUND = """SELECT p.id, p.status, b.host, a.heartbeat_timestamp >= ? FROM ports p
-    JOIN ml2_port_bindings b ON b.port_id = p.id AND b.status = 'ACTIVE' JOIN agents a ON a.host = b.host"""
+    JOIN ml2_port_bindings b ON b.port_id = p.id AND b.status = 'ACTIVE' JOIN agents a ON a.host = b.host
+    WHERE p.network_id = ?"""
 
 
 class Agents:
-    """The agents of a simulated world's hosts, from `with` to its end. `still` keeps them from looking."""
+    """The agents of a simulated world's hosts, for the ports of a network, from `with` to its end. `still` keeps them
+    from looking."""
 
-    def __init__(self, world: Path, neutron: Neutron) -> None:
-        self._command = [*TIED, sys.executable, "-m", __name__, str(world), str(neutron.database), neutron.endpoint]
+    def __init__(self, world: Path, neutron: Neutron, network: str) -> None:
+        facts = (str(world), str(neutron.database), neutron.endpoint, network)
+        self._command = [*TIED, sys.executable, "-m", __name__, *facts]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -63,7 +66,7 @@ class Agents:
         self._process.stdout.readline()
 
 
-def follow(world: Path, neutron: Path, endpoint: str) -> None:
+def follow(world: Path, neutron: Path, endpoint: str, network: str) -> None:
     """Until the end of the input, which says when to wait and when to go on."""
     while True:
         if select.select([sys.stdin], [], [], EVERY)[0]:
@@ -74,16 +77,16 @@ def follow(world: Path, neutron: Path, endpoint: str) -> None:
             else:
                 return
         with contextlib.suppress(OSError, sqlite3.Error):
-            tell_all(world, neutron, endpoint)
+            tell_all(world, neutron, endpoint, network)
 
 
-def tell_all(world: Path, neutron: Path, endpoint: str) -> None:
+def tell_all(world: Path, neutron: Path, endpoint: str, network: str) -> None:
     """What is otherwise than Neutron has it."""
     with contextlib.closing(sqlite3.connect(world)) as hosts:
         live = hosts.execute("SELECT host, live_xml FROM domains WHERE live_xml IS NOT NULL").fetchall()
     here = {(host, port) for host, xml in live for port in PORT.findall(xml)}
     with contextlib.closing(sqlite3.connect(neutron)) as database:
-        bound = database.execute(BOUND, (ALIVE,)).fetchall()
+        bound = database.execute(BOUND, (ALIVE, network)).fetchall()
     for port, status, host, alive in bound:
         if alive and ((host, port) in here) != (status == "ACTIVE"):
             state = "up" if (host, port) in here else "down"
@@ -92,4 +95,4 @@ def tell_all(world: Path, neutron: Path, endpoint: str) -> None:
 
 
 if __name__ == "__main__":
-    follow(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    follow(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -67,7 +67,7 @@ class NeutronCloud(RealCloud):
         self.world.create_guest(
             "h1", MACHINE, 1, 512, {"vda": 1}, uuid=self.uuid, running=running, bridged=False, devices=nics
         )
-        self.agents = self._cleanup.enter_context(Agents(self.world.path, self.neutron))
+        self.agents = self._cleanup.enter_context(Agents(self.world.path, self.neutron, self.network))
         if running and not self.plugged():
             raise RuntimeError(f"the agents do not plug in: {[self.status(port) for port in self.ports]}")
         self.inventory.adopt("h1", MACHINE)

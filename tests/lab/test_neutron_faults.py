@@ -145,13 +145,13 @@ def test_a_port_that_fails_to_be_bound_to_the_destination_turns_back(stage: Neut
 
 
 def fails_to_bind(cloud: NeutronCloud, host: str) -> None:
-    """Somebody binds the port to a host whose agent is away for the moment."""
+    """Somebody binds the port to a host whose agent is away. (When it is back, and the machine is there, it asks how to
+    plug the port in, and Neutron binds it.)"""
     (port,) = cloud.ports
     cloud.client.update_port(port, binding_host_id="")
     cloud.neutron.set_agent(host, alive=False)
     cloud.client.update_port(port, binding_host_id=host)
     assert cloud.bindings(port)[0].vif_type == "binding_failed"
-    cloud.neutron.set_agent(host, alive=True)
 
 
 # --- bindings changed behind our back --------------------------------------------------------------------

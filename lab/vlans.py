@@ -52,9 +52,9 @@ class Vlans:
     def filter(self, netns: str) -> None:
         """The bridge of a namespace filters VLANs; it is itself in the one in which hosts are reached."""
         if not self._stand_in.exists():
-            how = ("vlan_filtering", "1", "vlan_default_pvid", "0")
-            run(["ip", "-n", netns, "link", "set", BRIDGE, "type", "bridge", "vlan_default_pvid", "0"])
-            run(["ip", "-n", netns, "link", "set", BRIDGE, "type", "bridge", *how])
+            # One after the other: the first is refused while the bridge filters.
+            for option, value in (("vlan_default_pvid", "0"), ("vlan_filtering", "1")):
+                run(["ip", "-n", netns, "link", "set", BRIDGE, "type", "bridge", option, value])
         self.add(netns, BRIDGE, MANAGEMENT, "pvid", "untagged", "self")
 
     def add(self, netns: str, device: str, vlan: int | str, *flags: str) -> None:

@@ -98,8 +98,9 @@ class NeutronCloud(RealCloud):
         return NIC.format(mac=mac, port=port, device=f"tap{port}"[:14])
 
     def take_port(self, port: str) -> None:
-        """Somebody takes a port from the machine, at Neutron alone."""
-        self.client.update_port(port, device_id="", device_owner="", binding_host_id="")
+        """Somebody takes a port from the machine, at Neutron alone, while no agent tells of it."""
+        with self.agents.still():
+            self.client.update_port(port, device_id="", device_owner="", binding_host_id="")
 
     def delete_binding(self, host: str) -> None:
         """Somebody deletes the binding of each port to a host."""

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from resizeflow.drivers import connect
-from resizeflow.drivers.openstack.trip import Trip
 from resizeflow.drivers.interface import Connection, DriverError, Fence, Missing, Refused, Unknown, Unreachable
+from resizeflow.drivers.openstack.trip import Trip
 from resizeflow.drivers.secret import Secret
 from resizeflow.drivers.volume import SecretUse, ServiceFacts, VolumeConnection
 from tests.contract.contract_sites import until

@@ -75,7 +75,7 @@ class NeutronService(NetworkService):
 
     def activate_binding(self, port_id: str, host: str) -> None:
         """Puts it in force."""
-        Binding.existing(port_id=port_id).activate_port_binding(self._network, host)
+        Binding.existing(port_id=port_id).activate_port_binding(self._network, host=host)
 
     def delete_binding(self, port_id: str, host: str) -> None:
         """Ends it."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from resizeflow.chaos.mutants.seeding import mutant, put
 from resizeflow.drivers.network import PortBinding
 from resizeflow.persistence.models import Host, Migration
-from resizeflow.tasks import bindings, machine
+from resizeflow.tasks import bindings, machine, network
 from resizeflow.tasks.base import MoveTask, destination
 from resizeflow.tasks.bindings import Bindings
-from resizeflow.tasks.network import BindPorts, RemoveSourceBindings, unbind
+from resizeflow.tasks.network import BindPorts, RemoveSourceBindings
 
 
 @mutant("migrate-stopped kills")
@@ -18,7 +18,7 @@ def binding_at_the_destination_forgotten() -> None:
     def forgetful(task: BindPorts, migration: Migration) -> None:
         host = migration.dest_host
         if host is not None:
-            task.world.work.record(lambda tx: unbind(tx, migration, host.id))
+            network.forget(task, migration, host)
 
     put(BindPorts, "undo", forgetful)
 
@@ -28,7 +28,7 @@ def binding_at_the_source_forgotten() -> None:
     """A confirm leaves the inactive bindings at the source."""
 
     def forgetful(task: RemoveSourceBindings, migration: Migration) -> None:
-        task.world.work.record(lambda tx: unbind(tx, migration, migration.source_host_id))
+        network.forget(task, migration, migration.source_host)
 
     put(RemoveSourceBindings, "do", forgetful)
 
@@ -84,4 +84,4 @@ def unbound_binding_activated() -> None:
 @mutant("revert kills")
 def added_port_not_taken_back() -> None:
     """A revert moves the ports that the machine had before the resize, and not those that it has now."""
-    put(bindings, "record_now", lambda _tx, _migration, _host_id, _found: None)
+    put(bindings, "record_now", lambda *_of_today: None)

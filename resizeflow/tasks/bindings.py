@@ -93,7 +93,8 @@ class Bindings:
         there = next((binding for binding in bindings if binding.host == host.name), None)
         if there is not None and (there.vif_type == UNBOUND or active(bindings) is None):
             self._delete(host)
-        like = active(bindings) or there or PortBinding(host.name, active=False, vif_type=UNBOUND)
+        nothing = PortBinding(host.name, active=False, vif_type=UNBOUND)
+        like = active(bindings) or next(iter(bindings), nothing)
         self.task.ensure(
             lambda: self._on(host) is not None,
             lambda: self.network.create_binding(self.port.port_id, host.name, like.vnic_type, like.profile),
@@ -124,12 +125,16 @@ class Bindings:
         if port is None or not port.instance_id:
             self.task.tell(f"{self} {'was deleted at Neutron' if port is None else 'is of no machine any more'}")
             return
-        if stays is not None and port.instance_id == self.migration.instance_id:
+        ours = port.instance_id == self.migration.instance_id
+        if stays is not None and ours:
             self.activate(stays)
         found = self._on(host)
-        if found is not None and not found.active:
-            self._delete(host)
-            self.task.tell(f"the binding of {self} to {host.name} is deleted")
+        if found is None or found.active:
+            return
+        self._delete(host)
+        self.task.tell(f"the binding of {self} to {host.name} is deleted")
+        if stays is not None and ours:
+            self.activate(stays)  # a late request may have made the other the active one right before it was deleted
 
     def plug(self, host: Host) -> Plug:
         """How it is plugged in at the host that it is bound to. Raises DriverError."""

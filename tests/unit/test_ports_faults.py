@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from resizeflow import failpoints
 from resizeflow.chaos.cloud import Cloud
+from resizeflow.drivers import connect
 from resizeflow.drivers.simulator.agents import UNPLUGGED
 from resizeflow.drivers.simulator.faults import Fault
 from resizeflow.drivers.simulator.neutron import NEUTRON
@@ -57,7 +59,7 @@ def check_done(cloud: Cloud, job: Submitted, operation: str) -> None:
 # --- away ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("operation", "task"), phases())
+@pytest.mark.parametrize(("operation", "task"), list(phases()))
 def test_a_job_waits_for_neutron_and_says_so(cloud: Cloud, operation: str, task: str) -> None:
     job = stopped_after(cloud, asked(cloud, operation), task)
     cloud.world.set_up(NEUTRON, False)
@@ -134,6 +136,29 @@ def test_a_call_that_arrives_after_the_rollback_began_is_undone(cloud: Cloud, me
     cloud.world.wake(NEUTRON)
     assert cloud.run(job, tries=3) is JobState.DONE, cloud.story(job)
     assert cloud.state(job) == before
+
+
+@pytest.mark.parametrize(("operation", "left"), [("confirm", "h1"), ("revert", "h2")])
+def test_a_late_activation_right_before_the_binding_is_deleted(cloud: Cloud, operation: str, left: str) -> None:
+    """Neutron deletes an active binding like any other."""
+    job = asked(cloud, operation)
+    task = {"confirm": "RemoveSourceBindings", "revert": "RemoveDestination"}[operation]
+
+    def activate(_point: str, _action: str) -> None:
+        late = connect(cloud.world.uri(NEUTRON))
+        late.open(5)
+        late.call("activate_binding", (cloud.ports[0], left), timeout=5)
+        late.close()
+
+    failpoints.further["late"] = activate
+    failpoints.arm(f"{task}.delete_binding#1.checked=late")
+    try:
+        assert cloud.run(job, tries=3) is JobState.DONE, cloud.story(job)
+    finally:
+        failpoints.arm("")
+        del failpoints.further["late"]
+    assert bound(cloud).startswith(ended(operation).partition(";")[0])
+    assert found(cloud) == []
 
 
 @pytest.mark.parametrize("method", ACTS[:2])

@@ -91,7 +91,8 @@ class InstanceAdopt(ShowOne):
     Nothing is changed on the host. The machine gets the flavor of exactly its size, which is made
     if there is none, and is charged to its project's quota. Refused is what could not be moved: a
     domain with snapshots, a managed save image, a host device, a disk outside the host's pool that
-    is no Cinder volume either, or a volume that is not simply in use.
+    is no Cinder volume either, a volume that is not simply in use, a NIC that is on no bridge, or a
+    port of Neutron's that is bound elsewhere.
     """
 
     example = "resizeflow instance adopt h1 web-1 --project web-shop"

@@ -45,6 +45,7 @@ KINDS = {
     "grow_volume": ("resize", "ResizeDisks.grow_volume#1"),
     "start_paused": ("resize", "StartDestination.start_paused#1"),
     "resume": ("revert", "StartSource.resume#1"),
+    "announce": ("resize", "StartDestination.announce#1"),
     "undefine": ("revert", "RemoveDestination.undefine#1"),
     "delete_volume": ("confirm", "RemoveSourceDisks.delete_volume#2"),
     "start_merge": ("merge", "MergeOverlays.start_merge#1"),

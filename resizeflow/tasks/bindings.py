@@ -125,15 +125,14 @@ class Bindings:
         if port is None or not port.instance_id:
             self.task.tell(f"{self} {'was deleted at Neutron' if port is None else 'is of no machine any more'}")
             return
-        ours = port.instance_id == self.migration.instance_id
-        if stays is not None and ours:
+        if stays is not None and port.instance_id == self.migration.instance_id:
             self.activate(stays)
         found = self._on(host)
         if found is None or found.active:
             return
         self._delete(host)
         self.task.tell(f"the binding of {self} to {host.name} is deleted")
-        if stays is not None and ours:
+        if stays is not None and self.is_ours:
             self.activate(stays)  # a late request may have made the other the active one right before it was deleted
 
     def plug(self, host: Host) -> Plug:

@@ -115,7 +115,7 @@ class Service:
         """A request that satisfies the rules, with a look at the machine. Raises the first rule's error."""
         with self.database.read() as tx:
             move = self._move(tx, name, flavor, host)
-            known = [port.port_id for port in move.instance.ports if port.port_id]
+            known = move.instance.port_ids
         rules.check(move, BEFORE_LOOKING)
         row = move.instance
         try:

@@ -11,8 +11,9 @@ from resizeflow.drivers.interface import DriverError
 from resizeflow.gate import Away, Looks
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.models import Host
+from resizeflow.tasks import vlans
 
-BY_SHELL = frozenset({"vlan", "vlan-port"})
+BY_SHELL = frozenset({vlans.DEBT, vlans.PORT_DEBT})
 """Kinds of debts for which a host's shell must answer, too."""
 ASK_NO_HOST = frozenset({"attachment", "binding", "port"})
 """Kinds of debts that are settled at a service alone."""

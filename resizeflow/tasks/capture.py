@@ -42,7 +42,7 @@ class CaptureSource(MoveTask):
         files = {volume.path: volume for volume in source.volumes(migration.source_host.pool)}
         with self.world.database.read() as tx:
             instance = tx.instances.get(migration.instance_id)
-            known, had = list(instance.disks), [port.port_id for port in instance.ports if port.port_id]
+            known, had = list(instance.disks), instance.port_ids
         moved = _plan_disks(migration, domain, known, files, pool_path)
         _refuse_hibernated(source, migration, known)
         attached = volumes.examine(self.gate, domain.inactive_xml)

@@ -39,6 +39,11 @@ class Instance(Base):
     volumes: Mapped[list[Volume]] = relationship(order_by="Volume.device", cascade="all, delete-orphan")
     ports: Mapped[list[Port]] = relationship(order_by="Port.id", cascade="all, delete-orphan")
 
+    @property
+    def port_ids(self) -> list[str]:
+        """Of its ports those that Neutron has, by Neutron's ids."""
+        return [port.port_id for port in self.ports if port.port_id]
+
 
 class Disk(Base):
     """A local disk that a machine has now: a file in its host's pool."""

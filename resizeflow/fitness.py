@@ -56,7 +56,7 @@ def examine(looks: Looks, source: Host, instance: Instance, new: Flavor) -> Mach
         raise NoValidHost(f"No valid host: {error}") from None
     secrets = [volume.secret for volume in volumes.examine(looks, domain.inactive_xml)]
     ceph = frozenset(secret.uuid.lower() for secret in secrets if secret and secret.kind == "ceph")
-    filtering = frozenset(port.bridge for port in instance.ports if port.vlan is not None and port.port_id is None)
+    filtering = frozenset(port.bridge for port in instance.ports if port.own_vlan is not None)
     if reason := vlans.fault(looks, source, filtering):
         raise NoValidHost(f"No valid host: ports of {instance.name} are in VLANs; its host {source.name}: {reason}.")
     has = ports.examine(looks, domain.inactive_xml, source.name, known=instance.port_ids)

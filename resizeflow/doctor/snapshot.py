@@ -181,7 +181,7 @@ def _ask_bridges(
         (row.host_id, port.bridge)
         for row in records.instances.values()
         for port in row.ports
-        if port.vlan is not None and port.port_id is None
+        if port.own_vlan is not None
     }
     found, silent = {}, {}
     for host_id, bridge in sorted(asked):

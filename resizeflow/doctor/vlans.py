@@ -58,8 +58,8 @@ def _all(records: Records, world: World) -> Iterator[_Finding]:
         domain = world.domain(instance.host_id, instance.id)
         for port in instance.ports:
             links = world.bridges.get((instance.host_id, port.bridge))
-            if port.vlan is not None and port.port_id is None and links is not None and domain is not None:
-                yield from (_Finding(instance, port, found) for found in _wrong(port, port.vlan, links, domain))
+            if port.own_vlan is not None and links is not None and domain is not None:
+                yield from (_Finding(instance, port, found) for found in _wrong(port, port.own_vlan, links, domain))
 
 
 def _wrong(port: Port, vlan: int, links: Sequence[BridgeLink], domain: DomainFacts) -> Iterator[str]:

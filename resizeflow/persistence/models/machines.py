@@ -89,7 +89,13 @@ class Port(Base):
     vlan: Mapped[int | None]
     """The VLAN that it is in, on bridges that know VLANs; None: whichever the bridge gives it, or Neutron."""
     bindings: Mapped[list[Binding]] = relationship(cascade="all, delete-orphan")
+
     __table_args__ = (sa.UniqueConstraint("instance_id", "mac"),)
+
+    @property
+    def own_vlan(self) -> int | None:
+        """The VLAN that it has to be put into; None: it is in none, or Neutron puts it there."""
+        return self.vlan if self.port_id is None else None
 
 
 class Binding(Base):

@@ -66,7 +66,7 @@ class Product:
         conf = folder / "resizeflow.conf"
         conf.write_text(f"[DEFAULT]\nstate_path = {folder}\n")
         self.settings = config.load(str(conf))
-        self.database = Database(self.settings.connection)
+        self.database = Database.of(self.settings)
         schema.require_current(self.database)
         self._connections = Connections()
         self.inventory = Inventory(self.database, self.settings, connections=self._connections)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,9 +17,10 @@ from resizeflow import flows
 from resizeflow.clock import Clock
 from resizeflow.commands.migration import rows_of
 from resizeflow.persistence import schema
+from resizeflow.persistence.chain import COVERED, GENESIS, link
 from resizeflow.persistence.database import Database
-from resizeflow.persistence.events import GENESIS, broken_link, chain
-from resizeflow.persistence.models import Event, Job, Migration
+from resizeflow.persistence.events import new_log
+from resizeflow.persistence.models import Event, EventLog, Job, Migration
 from resizeflow.states import Direction, JobState
 
 LINES, FEW = 57, 5
@@ -32,10 +35,12 @@ class Past:
     """A database with so many confirmed migrations, of one machine each."""
 
     def __init__(self, url: str, migrations: int) -> None:
-        self.database = Database(url)
+        self._folder = tempfile.TemporaryDirectory(prefix="resizeflow-past-")
+        self.database = Database(url, key=Path(self._folder.name) / "audit.key")
         schema.upgrade(self.database)
         with self.database.write() as tx:
             add_past_of_one_host(tx)
+            self._key = tx.audit_key
         self._asked = ""
         for first in range(0, migrations, AT_ONCE):
             self._add(first, min(AT_ONCE, migrations - first))
@@ -49,11 +54,25 @@ class Past:
             identity, at = str(uuid.uuid4()), BEGINNING + timedelta(minutes=number)
             migrations.append({**MIGRATION, "id": identity, "instance_id": identity, "created_at": at})
             jobs.append({**JOB, "id": identity, "migration_id": identity, "instance_id": identity, "created_at": at})
-            events += _log(identity, at, real=number == first)
+            events += self._log(identity, at, real=number == first)
         self._asked = str(migrations[0]["id"])
         with self.database.write() as tx:
-            for model, rows in ((Migration, migrations), (Job, jobs), (Event, events)):
+            ends = {row["migration_id"]: row for row in events}
+            logs = [
+                new_log(tx.audit_key, row["migration_id"], seq=row["seq"], chain=row["chain"]) for row in ends.values()
+            ]
+            for model, rows in ((Migration, migrations), (Job, jobs), (Event, events), (EventLog, logs)):
                 tx.session.execute(sa.insert(model.__table__), rows)  # type: ignore[arg-type]
+
+    def _log(self, migration_id: str, at: datetime, *, real: bool) -> list[dict[str, Any]]:
+        """A real one is as long as a resize's and verifies."""
+        rows, last = [], GENESIS
+        for seq in range(1, (LINES if real else FEW) + 1):
+            row = {**dict.fromkeys(COVERED), **LINE, "migration_id": migration_id, "seq": seq, "at": at}
+            if real:
+                last = link(self._key, last, row)
+            rows.append({**row, "chain": last})
+        return rows
 
     def ask(self) -> dict[str, float]:
         """Seconds that each question takes."""
@@ -79,22 +98,12 @@ class Past:
 
     def _history(self) -> None:
         with self.database.read() as tx:
-            log = tx.events.of(tx.migrations.get(self._asked[:8]).id)
-        if len(log) != LINES or broken_link(log) is not None:
+            migration_id = tx.migrations.get(self._asked[:8]).id
+            log, flaw = tx.events.of(migration_id), tx.events.flaw(migration_id)
+        if len(log) != LINES or flaw is not None:
             raise bench.BenchError("the history is not what was written")
 
     def _board(self) -> None:
         with self.database.read() as tx:
             if tx.jobs.takeable(flows.TASKS.keys()):
                 raise bench.BenchError("there is a job to take where all are done")
-
-
-def _log(migration_id: str, at: datetime, *, real: bool) -> list[dict[str, Any]]:
-    """A real one is as long as a resize's and verifies."""
-    rows, last = [], GENESIS
-    for seq in range(1, (LINES if real else FEW) + 1):
-        row = {**LINE, "migration_id": migration_id, "seq": seq, "at": at}
-        if real:
-            last = chain(last, row)
-        rows.append({**row, "chain": last})
-    return rows

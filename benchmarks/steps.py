@@ -131,7 +131,7 @@ class Ours(Engine):
 
     def __init__(self, url: str, memory: Path) -> None:
         super().__init__(url, memory)
-        self.database = Database(url)
+        self.database = Database(url, key=memory / "audit.key")
         self.sql = self.database.engine
         schema.upgrade(self.database)
         with self.database.write() as tx:

@@ -50,6 +50,13 @@ DEFAULT = [
 DATABASE = [
     cfg.StrOpt("connection", secret=True, help="SQLAlchemy URL. Default: an SQLite file in state_path."),
 ]
+AUDIT = [
+    cfg.StrOpt(
+        "key_file",
+        help="The secret that protects the event log, a line of 64 hexadecimal digits. Default: audit.key in "
+        "state_path, made on first use. All programs that share a database need the same one.",
+    ),
+]
 WORKER = [
     cfg.FloatOpt("lease_seconds", default=120.0, min=2, help="How long a job stays with a worker that is silent."),
     cfg.FloatOpt(
@@ -82,6 +89,17 @@ WORKER = [
         "server_events",
         help="HOST:PORT at which a worker listens to what Neutron and Cinder tell Nova, so that it knows at once what "
         "it looks for every two seconds. Without it nobody listens. Who reaches it can make workers look, no more.",
+    ),
+    cfg.StrOpt(
+        "metrics",
+        help="HOST:PORT at which a worker shows Prometheus its metrics, best on loopback: 127.0.0.1:9464. Without it "
+        "there are none. Who reaches it can read how much is done, and nothing of machines.",
+    ),
+    cfg.BoolOpt(
+        "traces",
+        default=False,
+        help="Whether a worker sends OpenTelemetry a span for each run of a job and each task, to where the environment "
+        "says (OTEL_EXPORTER_OTLP_ENDPOINT). Needs the extra `traces`.",
     ),
 ]
 QUOTA = [
@@ -141,6 +159,7 @@ NEUTRON = [
 GROUPS = {
     "DEFAULT": DEFAULT,
     "database": DATABASE,
+    "audit": AUDIT,
     "worker": WORKER,
     "quota": QUOTA,
     "notifications": NOTIFICATIONS,
@@ -232,8 +251,14 @@ class Settings:
     services: Mapping[str, OpenStackService]
     """By their names, `cinder` and `neutron`."""
     vif_plugging_timeout: float
+    audit_key_file: Path
     server_events: str | None = None
     """Where a worker listens to Neutron and Cinder, `HOST:PORT`."""
+    metrics: str | None = None
+    """Where a worker shows its metrics, `HOST:PORT`."""
+    traces: bool = False
+    file: Path | None = None
+    """The configuration file, where libraries read options of their own."""
 
     def __post_init__(self) -> None:
         if self.lease_seconds * 2 / 3 <= self.act_timeout + self.fence_window:
@@ -242,8 +267,10 @@ class Settings:
                 f"than act_timeout + fence_window = {self.act_timeout + self.fence_window:g} seconds. Raise "
                 "lease_seconds or lower the others."
             )
-        if self.server_events is not None and not _ADDRESS.fullmatch(self.server_events):
-            raise UsageError(f"[worker] server_events = {self.server_events} is not of the form HOST:PORT.")
+        for name in ("server_events", "metrics"):
+            address = getattr(self, name)
+            if address is not None and not (_ADDRESS.fullmatch(address) and int(address.rpartition(":")[2]) < 2**16):
+                raise UsageError(f"[worker] {name} = {address} is not of the form HOST:PORT.")
 
 
 def config_file(given: str | None) -> Path | None:
@@ -299,7 +326,11 @@ def load(given: str | None = None) -> Settings:
             ),
             services={name: _service(conf, name, path) for name in ("cinder", "neutron")},
             vif_plugging_timeout=conf.neutron.vif_plugging_timeout,
+            audit_key_file=Path(conf.audit.key_file or state_path(conf.state_path) / "audit.key").expanduser(),
             server_events=conf.worker.server_events or None,
+            metrics=conf.worker.metrics or None,
+            traces=conf.worker.traces,
+            file=path,
         )
     except UsageError as error:
         raise UsageError(f"The configuration {path} cannot be used: {error}") from None

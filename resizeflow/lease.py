@@ -22,5 +22,8 @@ class Lease:
     lost: bool = field(default=False)
     turned_back: bool = field(default=False)
     """The job's direction is back, as it was seen last: by a fenced transaction or by the gate."""
+    asked_by: str | None = None
+    """The user who asked for the job, and on which machine."""
+    asked_from: str | None = None
     taken_from: str | None = None
     """The worker in whose hands the job was when its lease ended; None if it was put down."""

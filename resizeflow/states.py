@@ -48,6 +48,19 @@ UNDECIDED = frozenset({MigrationStatus.FINISHED, MigrationStatus.CONFIRMING, Mig
 """Finished, neither confirmed nor reverted: old and new size are both paid for."""
 
 
+class Outcome(enum.StrEnum):
+    """How something ended that a line of the event log tells of."""
+
+    OK = "ok"
+    FAILED = "failed"
+    REFUSED = "refused"
+    """Nothing happened."""
+    UNKNOWN = "unknown"
+    """No answer: it is looked at again."""
+    WAITING = "waiting"
+    NEEDS_ATTENTION = "needs-attention"
+
+
 class Direction(enum.StrEnum):
     """Which way a job goes; it turns back once and never forward again."""
 

@@ -40,6 +40,9 @@ from resizeflow.worker import Worker
 HISTORY = frozenset(
     {
         "events",
+        "event_logs",
+        "seals",
+        "audit_keys",
         "jobs",
         "migrations",
         "migration_disks",
@@ -111,6 +114,7 @@ class Cloud:
         sections = {
             "DEFAULT": top,
             "database": {"connection": connection},
+            "audit": {"key_file": str(folder / "audit.key")},
             "worker": options,
             "cinder": cinder,
             "neutron": {**at_home, **(neutron or {})},
@@ -222,7 +226,7 @@ class Cloud:
     @cached_property
     def database(self) -> Database:
         """Its engine stays in forked children, with the statements that it has compiled."""
-        return Database(self.settings.connection, notifications=self.settings.notifications)
+        return Database.of(self.settings)
 
     @property
     def service(self) -> Service:

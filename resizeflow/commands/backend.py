@@ -31,7 +31,7 @@ class Backend:
         """The database, of whatever version."""
         from resizeflow.persistence.database import Database  # noqa: PLC0415 - SQLAlchemy is not needed for help
 
-        return Database(self.settings.connection, notifications=self.settings.notifications)
+        return Database.of(self.settings)
 
     @cached_property
     def database(self) -> Database:

@@ -229,17 +229,17 @@ resizeflow migration history 1a2b3c4d -f json     (with all data, for auditors)
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         super().run(parsed_args)
-        from resizeflow.persistence.events import broken_link  # noqa: PLC0415 - not needed for help
-
-        if (seq := broken_link(self._events)) is not None:
-            raise LogBroken(f"The log was changed: line {seq} does not fit the line before it.")
+        if self._flaw is not None:
+            raise LogBroken(f"The log was changed: {self._flaw}.")
         if parsed_args.formatter == "table":
             self.app.stdout.write(f"{len(self._events)} lines; the chain of hashes verifies.\n")
         return 0
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         with self.backend.database.read() as tx:
-            self._events: Sequence[Event] = tx.events.of(tx.migrations.get(parsed_args.migration).id)
+            migration_id = tx.migrations.get(parsed_args.migration).id
+            self._events: Sequence[Event] = tx.events.of(migration_id)
+            self._flaw = tx.events.flaw(migration_id)
         rows = [
             {
                 "seq": event.seq,

@@ -10,8 +10,8 @@ from typing import Any, cast
 import sqlalchemy as sa
 
 from resizeflow.doctor.report import Breach
-from resizeflow.persistence.events import broken_link
-from resizeflow.persistence.models import AtomDetail, Debt, Event, FlowDetail, Job, Migration, Notification
+from resizeflow.persistence.chain import first_flaw
+from resizeflow.persistence.models import AtomDetail, Debt, Event, EventLog, FlowDetail, Job, Migration, Notification
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import TERMINAL
 
@@ -35,13 +35,13 @@ def check_logs(tx: Transaction) -> Iterator[Breach]:
         batch = migrations[start : start + BATCH]
         ids = [row.id for row in batch]
         logs = _logs(tx, ids)
+        known = {row.id: row for row in tx.session.scalars(sa.select(EventLog).where(EventLog.id.in_(ids)))}
         ends = _ends(tx, ids)
         debts = Counter(tx.session.scalars(sa.select(Debt.migration_id).where(Debt.migration_id.in_(ids))).all())
         for row in batch:
             log = logs[row.id]
-            if (seq := broken_link(log)) is not None:
-                found = f"line {seq} of its log does not fit the line before it"
-                yield Breach(9, f"migration {row.id}", found, "a log whose chain of hashes verifies")
+            if (flaw := first_flaw(tx.audit_key, known.get(row.id), log)) is not None:
+                yield Breach(9, f"migration {row.id}", f"its log, {flaw}", "a log whose chain verifies")
                 continue
             kinds = Counter(event.kind for event in log)
             tasks = Counter(event.text for event in log if event.kind == "task")

@@ -12,11 +12,13 @@ from oslo_db import exception as db_exc
 from oslo_db.sqlalchemy import engines
 
 from resizeflow import failpoints
+from resizeflow.actor import Actor
 from resizeflow.clock import Clock
-from resizeflow.config import Notifications
+from resizeflow.config import Notifications, Settings
 from resizeflow.errors import UsageError
 from resizeflow.handover import Handover, LeaseLost
 from resizeflow.lease import Lease
+from resizeflow.persistence.audit_key import AuditKey
 from resizeflow.persistence.models import Job, Migration
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import Direction
@@ -47,10 +49,20 @@ AWAY = (db_exc.DBError, sa.exc.DBAPIError, sa.exc.TimeoutError)
 class Database:
     """SQLite (WAL, synchronous=FULL, asserted) or PostgreSQL, through oslo.db."""
 
-    def __init__(self, url: str, clock: Clock | None = None, *, notifications: Notifications | None = None) -> None:
-        """`notifications`: what its transactions tell others; by default that is only recorded. Raises UsageError,
-        without the URL's password, if it cannot be opened."""
+    def __init__(
+        self,
+        url: str,
+        clock: Clock | None = None,
+        *,
+        notifications: Notifications | None = None,
+        key: Path | None = None,
+    ) -> None:
+        """`notifications`: what its transactions tell others; by default that is only recorded. `key`: the file with
+        the key of its event log, without which none is written. Raises UsageError, without the URL's password, if it
+        cannot be opened."""
         self.clock = clock or Clock()
+        self.key = AuditKey(key) if key else None
+        self.actor = Actor.here()
         self._notifications = notifications or Notifications()
         parsed = _parse(url)
         self.sqlite = parsed.get_backend_name() == "sqlite"
@@ -95,6 +107,11 @@ class Database:
                     "the file system of the state directory does not support them; put it on a local disk."
                 )
 
+    @classmethod
+    def of(cls, settings: Settings) -> Database:
+        """The database of the settings."""
+        return cls(settings.connection, notifications=settings.notifications, key=settings.audit_key_file)
+
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A consistent view; nothing is written."""
@@ -105,6 +122,7 @@ class Database:
     def write(self, lease: Lease | None = None, *, point: str | None = None) -> Iterator[Transaction]:
         """A transaction, committed at the end of the block; with a lease, only if its epoch is still the job's. Every
         commit that a job's way depends on has a failpoint; what only tells of a worker, or of the fleet, has none."""
+        self._require_key()
         _pass(point, "before")
         with self._writing.connect() as connection, closing(self._transaction(connection, lease)) as tx:
             connection.begin()
@@ -114,8 +132,15 @@ class Database:
             tx.commit()
         _pass(point, "after")
 
+    def _require_key(self) -> None:
+        """Before the first write: in a transaction of its own, whatever becomes of the write."""
+        if self.key is not None and not self.key.known:
+            with self._writing.begin() as connection:
+                self.key.require(connection, self.clock.now())
+            self.key.known = True
+
     def _transaction(self, connection: sa.Connection, lease: Lease | None = None) -> Transaction:
-        return Transaction(connection, self.clock, self._notifications, lease)
+        return Transaction(connection, self.clock, self._notifications, actor=self.actor, key=self.key, lease=lease)
 
     @contextmanager
     def fenced(self, lease: Lease, point: str) -> Iterator[Transaction]:

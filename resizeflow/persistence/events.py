@@ -1,96 +1,228 @@
-"""The event log: what happened to a migration, in order, each line chained to the one before."""
+"""The event log: what happened, in order, each line chained to the one before (persistence/chain.py)."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import contextlib
+import uuid
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
+from oslo_db.exception import DBDuplicateEntry
 
-from resizeflow.persistence.models import Event, Migration
+from resizeflow.persistence.audit_key import AuditKey
+from resizeflow.persistence.chain import GENESIS, Flaw, first_flaw, link, signature
+from resizeflow.persistence.models import FLEET, Event, EventLog, Instance, Migration
+from resizeflow.states import Outcome
 
 if TYPE_CHECKING:
     from resizeflow.persistence.transaction import Transaction
 
-GENESIS = "0" * 64
-_HASHED = ("migration_id", "seq", "at", "epoch", "worker", "kind", "task", "text", "data")
-_EVENTS, _MIGRATIONS = cast("sa.Table", Event.__table__), cast("sa.Table", Migration.__table__)
-_LAST = (
-    sa.select(_EVENTS.c.seq, _EVENTS.c.chain)
-    .where(_EVENTS.c.migration_id == sa.bindparam("migration"))
-    .order_by(_EVENTS.c.seq.desc())
-    .limit(1)
+_LOGS = cast("sa.Table", EventLog.__table__)
+_LOCK = sa.select(_LOGS).where(_LOGS.c.id == sa.bindparam("log")).with_for_update(key_share=True)
+_OPEN = sa.insert(_LOGS)
+_MOVE_ON = (
+    sa.update(_LOGS)
+    .where(_LOGS.c.id == sa.bindparam("log"))
+    .values(seq=sa.bindparam("last"), chain=sa.bindparam("end"), signature=sa.bindparam("signed"))
 )
-_LOCK = sa.select(_MIGRATIONS.c.id).where(_MIGRATIONS.c.id == sa.bindparam("migration")).with_for_update(key_share=True)
-_INSERT = sa.insert(_EVENTS)
-
-
-def chain(previous: str, line: Mapping[str, Any]) -> str:
-    """The hash of a line on top of the previous one's."""
-    content = json.dumps([line[name] for name in _HASHED], sort_keys=True, default=datetime.isoformat)
-    return hashlib.sha256((previous + content).encode()).hexdigest()
-
-
-def line_of(event: Event) -> dict[str, Any]:
-    """What `chain` takes of an event."""
-    return {name: getattr(event, name) for name in _HASHED}
+_INSERT = sa.insert(cast("sa.Table", Event.__table__))
+_OF_WHOM = sa.select(Migration.instance_id, Migration.instance_name.label("instance"), Migration.project_id)
 
 
 class Events:
+    """Collects during a transaction; numbers, chains and writes at its end, so that whoever locks a log locks it last.
+
+    Who asked is the job's requester under a lease, else whom the transaction is of.
+    """
+
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
         self.lease = tx.lease
-        self._locked = tx.lease.migration_id if tx.lease else None
-        """The migration whose row a fenced transaction has locked at its start."""
-        self._last: dict[str, tuple[int, str]] = {}
+        self.request_id: str | None = None
+        """The job that this transaction queues or changes; without one each transaction is a request of its own."""
         self._new: list[dict[str, Any]] = []
 
-    def of(self, migration_id: str, after: int = 0) -> Sequence[Event]:
-        """The log of a migration, from after a sequence number."""
-        self.flush()
-        query = sa.select(Event).where(Event.migration_id == migration_id, Event.seq > after).order_by(Event.seq)
-        return self._tx.session.scalars(query).all()
+    # --- writing -----------------------------------------------------------------------------------------
 
-    def add(self, migration_id: str, kind: str, text: str, *, task: str | None = None, **data: Any) -> None:
-        """Appends a line; it is committed with what it tells."""
-        if migration_id not in self._last:
-            if migration_id != self._locked:
-                # The migration's row serialises the writers of its log (the worker's and a person's commands).
-                self._tx.connection.execute(_LOCK, {"migration": migration_id})
-            last = self._tx.connection.execute(_LAST, {"migration": migration_id}).first()
-            self._last[migration_id] = (last.seq, last.chain) if last else (0, GENESIS)
-        seq, previous = self._last[migration_id]
-        line: dict[str, Any] = {
-            "migration_id": migration_id,
-            "seq": seq + 1,
+    def add(
+        self,
+        log_id: str,
+        kind: str,
+        text: str,
+        *,
+        task: str | None = None,
+        host: str | None = None,
+        transition: str | None = None,
+        seconds: float | None = None,
+        outcome: Outcome | None = None,
+        error: str | None = None,
+        next_action: str | None = None,
+        **data: Any,
+    ) -> None:
+        """Appends a line to a migration's log; it is committed with what it tells. See `Event` for what is what."""
+        self._put(
+            {
+                "migration_id": log_id,
+                "host": host,
+                "kind": kind,
+                "task": task,
+                "transition": transition,
+                "seconds": None if seconds is None else float(seconds),
+                "outcome": outcome,
+                "text": text,
+                "error": error,
+                "next_action": next_action,
+                "data": data,
+            }
+        )
+
+    def command(
+        self,
+        text: str,
+        *,
+        instance: Instance | None = None,
+        project_id: str | None = None,
+        host: str | None = None,
+        **data: Any,
+    ) -> None:
+        """Appends a command that is about no migration to the fleet's log."""
+        self._put(
+            {
+                "migration_id": FLEET,
+                "instance_id": instance.id if instance else None,
+                "instance": instance.name if instance else None,
+                "project_id": instance.project_id if instance else project_id,
+                "host": host,
+                "kind": "command",
+                "task": None,
+                "transition": None,
+                "seconds": None,
+                "outcome": Outcome.OK,
+                "text": text,
+                "error": None,
+                "next_action": None,
+                "data": data,
+            }
+        )
+
+    def _put(self, line: dict[str, Any]) -> None:
+        lease, actor = self.lease, self._tx.actor
+        line |= {
             "at": self._tx.now(),
-            "epoch": self.lease.epoch if self.lease else 0,
-            "worker": self.lease.owner if self.lease else None,
-            "kind": kind,
-            "task": task,
-            "text": text,
-            "data": data,
+            "asked_by": lease.asked_by if lease else actor.user,
+            "asked_from": lease.asked_from if lease else actor.host,
+            "epoch": lease.epoch if lease else 0,
+            "worker": lease.owner if lease else None,
         }
-        line["chain"] = chain(previous, line)
         self._new.append(line)
-        self._last[migration_id] = (line["seq"], line["chain"])
 
     def flush(self) -> None:
         """Writes what was added, in one statement: the end of a transaction does it."""
         self._tx.flush()
-        if self._new:
-            self._tx.connection.execute(_INSERT, self._new)
-            self._new = []
+        if not self._new:
+            return
+        if self.request_id is None:
+            self.request_id = self.lease.job_id if self.lease else str(uuid.uuid4())
+        new, self._new = self._new, []
+        for log_id in sorted({line["migration_id"] for line in new}):
+            self._chain(log_id, [line for line in new if line["migration_id"] == log_id])
+        self._tx.connection.execute(_INSERT, new)
+
+    def _chain(self, log_id: str, lines: Sequence[dict[str, Any]]) -> None:
+        """Numbers lines, and moves the log's end on."""
+        log = self._locked(log_id) or self._opened(log_id)
+        for line in lines:
+            log["seq"] += 1
+            line["seq"] = log["seq"]
+            line["request_id"] = self.request_id
+            for column in ("instance_id", "instance", "project_id"):
+                line.setdefault(column, log[column])
+            line["chain"] = log["chain"] = link(self._tx.audit_key, log["chain"], line)
+        end = {"log": log_id, "last": log["seq"], "end": log["chain"], "signed": signature(self._tx.audit_key, log)}
+        self._tx.connection.execute(_MOVE_ON, end)
+
+    def _locked(self, log_id: str) -> dict[str, Any] | None:
+        """Where the log stands; nobody else writes it until the commit."""
+        row = self._tx.connection.execute(_LOCK, {"log": log_id}).mappings().first()
+        return None if row is None else dict(row)
+
+    def _opened(self, log_id: str) -> dict[str, Any]:
+        """A new log. Two first lines at once: the second transaction goes on from the first one's."""
+        whose = self._tx.connection.execute(_OF_WHOM.where(Migration.id == log_id)).mappings().first()
+        log = new_log(self._tx.audit_key, log_id, **(whose or {}))
+        with contextlib.suppress(DBDuplicateEntry), self._tx.connection.begin_nested():
+            self._tx.connection.execute(_OPEN, log)
+        return self._locked(log_id) or log
+
+    # --- reading -----------------------------------------------------------------------------------------
+
+    def of(self, log_id: str, after: int = 0) -> Sequence[Event]:
+        """The lines of a log, from after a number."""
+        self.flush()
+        query = sa.select(Event).where(Event.migration_id == log_id, Event.seq > after).order_by(Event.seq)
+        return self._tx.session.scalars(query).all()
+
+    def flaw(self, log_id: str) -> Flaw | None:
+        """The first place where a log is not what was written, None if it verifies. Raises UsageError
+        without its key."""
+        events = self.of(log_id)
+        return first_flaw(self._tx.audit_key, self._tx.session.get(EventLog, log_id, populate_existing=True), events)
 
 
-def broken_link(events: Sequence[Event]) -> int | None:
-    """The sequence number of the first line that does not fit the one before it, None if the chain verifies."""
-    previous, expected = GENESIS, 1
-    for event in events:
-        if event.seq != expected or event.chain != chain(previous, line_of(event)):
-            return event.seq
-        previous, expected = event.chain, expected + 1
-    return None
+def new_log(
+    key: AuditKey,
+    log_id: str,
+    *,
+    instance_id: str | None = None,
+    instance: str | None = None,
+    project_id: str | None = None,
+    seq: int = 0,
+    chain: str = GENESIS,
+    plain_seq: int = 0,
+) -> dict[str, Any]:
+    """The row of a log that begins, or that is signed from now on."""
+    log: dict[str, Any] = {
+        "id": log_id,
+        "instance_id": instance_id,
+        "instance": instance,
+        "project_id": project_id,
+        "seq": seq,
+        "chain": chain,
+        "plain_seq": plain_seq,
+        "pruned_seq": 0,
+        "pruned_chain": GENESIS,
+    }
+    return log | {"signature": signature(key, log)}
+
+
+def sign_old_logs(connection: sa.Connection, key: AuditKey) -> None:
+    """Signs the logs that were written without a key, before schema 0006; from now on they are chained under it."""
+    last = sa.select(Event.migration_id, sa.func.max(Event.seq).label("seq")).group_by(Event.migration_id).subquery()
+    rows = connection.execute(
+        sa.select(
+            Event.migration_id,
+            Event.seq,
+            Event.chain,
+            Migration.instance_id,
+            Migration.instance_name,
+            Migration.project_id,
+        )
+        .join(last, sa.and_(last.c.migration_id == Event.migration_id, last.c.seq == Event.seq))
+        .join(Migration, Migration.id == Event.migration_id)
+    )
+    logs = [
+        new_log(
+            key,
+            row.migration_id,
+            instance_id=row.instance_id,
+            instance=row.instance_name,
+            project_id=row.project_id,
+            seq=row.seq,
+            chain=row.chain,
+            plain_seq=row.seq,
+        )
+        for row in rows
+    ]
+    if logs:
+        connection.execute(_OPEN, logs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -12,11 +12,13 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import GenericFunction
 from taskflow import states
 
-from resizeflow.clock import Clock
 from resizeflow.handover import TurnBack
 from resizeflow.lease import Lease
 from resizeflow.persistence.models import AtomDetail, FlowDetail, Job, LogBook, Migration, UtcDateTime, WorkerRow
 from resizeflow.states import Direction, JobState, OnCrash
+
+if TYPE_CHECKING:
+    from resizeflow.persistence.transaction import Transaction
 
 
 class database_now(GenericFunction[float]):  # noqa: N801 - the name of an SQL function
@@ -53,14 +55,16 @@ class Held:
 
 
 class Jobs:
-    def __init__(self, session: Session, clock: Clock) -> None:
-        self.session = session
-        self.clock = clock
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+        self.session = tx.session
+        self.clock = tx.clock
 
     def create(
         self, job_id: str, migration_id: str, instance_id: str, flow: str, on_crash: OnCrash = OnCrash.RESUME
     ) -> Job:
-        """Queues a flow. A second unfinished job of an instance is refused by the database."""
+        """Queues a flow, asked for by whom the transaction is of; what else that tells is of the same request. A second
+        unfinished job of an instance is refused by the database."""
         if self.session.get(LogBook, migration_id) is None:
             self.session.add(LogBook(uuid=migration_id, name=f"migration {migration_id}"))
             self.session.flush()
@@ -72,8 +76,11 @@ class Jobs:
             state=JobState.QUEUED,
             direction=Direction.FORWARD,
             on_crash=on_crash,
+            asked_by=self._tx.actor.user,
+            asked_from=self._tx.actor.host,
             created_at=self.clock.now(),
         )
+        self._tx.events.request_id = job_id
         self.session.add(job)
         self.session.add(FlowDetail(uuid=job_id, parent_uuid=migration_id, name=flow))
         self.session.flush()
@@ -129,7 +136,7 @@ class Jobs:
         put down last stays with it until it makes progress."""
         began = self.clock.boottime()
         row = self.session.execute(
-            sa.select(Job.migration_id, Job.state, Job.owner, Job.epoch, Job.reason)
+            sa.select(Job.migration_id, Job.state, Job.owner, Job.epoch, Job.reason, Job.asked_by, Job.asked_from)
             .where(Job.id == job_id, self._free())
             .with_for_update(key_share=True)
         ).first()
@@ -151,7 +158,16 @@ class Jobs:
             )
             .execution_options(synchronize_session=False)
         )
-        return Lease(job_id, row.migration_id, owner, row.epoch + 1, surely_until=began + seconds, taken_from=died)
+        return Lease(
+            job_id,
+            row.migration_id,
+            owner,
+            row.epoch + 1,
+            surely_until=began + seconds,
+            asked_by=row.asked_by,
+            asked_from=row.asked_from,
+            taken_from=died,
+        )
 
     def renew(self, lease: Lease, seconds: float) -> bool:
         """Prolongs a lease that is still ours; False if it is not. The lease object knows of it when it is committed:
@@ -225,6 +241,7 @@ class Jobs:
 
     def requeue(self, job_id: str) -> None:
         """A person's `resume`: a waiting job may be taken now, one that needs attention again."""
+        self._tx.events.request_id = job_id
         self.session.execute(
             sa.update(Job)
             .where(Job.id == job_id, Job.state.in_([JobState.QUEUED, JobState.NEEDS_ATTENTION]))

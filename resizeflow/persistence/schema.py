@@ -12,9 +12,12 @@ from alembic.script import ScriptDirectory
 
 from resizeflow.errors import UsageError
 from resizeflow.persistence.database import Database
+from resizeflow.persistence.events import sign_old_logs
 
 UPGRADE = 0x7265_7369_7A65
 """The number of the lock under which PostgreSQL is upgraded, by one at a time."""
+UNSIGNED = ("0001", "0002", "0003", "0004", "0005")
+"""Versions whose logs were chained without a key."""
 
 
 def _config(connection: sa.Connection | None = None) -> Config:
@@ -51,6 +54,9 @@ def upgrade(database: Database) -> tuple[str | None, str]:
                 # The first commands of several machines may find the same database empty.
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE)))
             command.upgrade(_config(connection), "head")
+            if before in UNSIGNED and database.key is not None:
+                database.key.require(connection, database.clock.now())
+                sign_old_logs(connection, database.key)
     return before, head()
 
 

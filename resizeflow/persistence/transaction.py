@@ -8,10 +8,12 @@ from functools import cached_property
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from resizeflow.actor import Actor
 from resizeflow.clock import Clock
 from resizeflow.config import Notifications
 from resizeflow.lease import Lease
 from resizeflow.persistence.aggregates import Aggregates
+from resizeflow.persistence.audit_key import AuditKey
 from resizeflow.persistence.debts import Debts
 from resizeflow.persistence.delivery import Delivery
 from resizeflow.persistence.events import Events
@@ -31,10 +33,19 @@ class Transaction:
     """One database transaction; `lease` is set where it is fenced."""
 
     def __init__(
-        self, connection: sa.Connection, clock: Clock, notifications: Notifications, lease: Lease | None = None
+        self,
+        connection: sa.Connection,
+        clock: Clock,
+        notifications: Notifications,
+        *,
+        actor: Actor,
+        key: AuditKey | None,
+        lease: Lease | None = None,
     ) -> None:
         self.connection = connection
         self.clock = clock
+        self.actor = actor
+        self._key = key
         self.lease = lease
         self.outbox = Outbox(self, notifications)
         self._session: Session | None = None
@@ -64,6 +75,13 @@ class Transaction:
         """Lets go of the objects; the connection is its owner's."""
         if self._session is not None:
             self._session.close()
+
+    @property
+    def audit_key(self) -> AuditKey:
+        """The key of the event log."""
+        if self._key is None:
+            raise LookupError("this database was opened without the key of its log")
+        return self._key
 
     def now(self) -> datetime:
         """The time that rows of this transaction carry."""
@@ -119,7 +137,7 @@ class Transaction:
 
     @cached_property
     def jobs(self) -> Jobs:
-        return Jobs(self.session, self.clock)
+        return Jobs(self)
 
     @cached_property
     def migrations(self) -> Migrations:

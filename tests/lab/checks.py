@@ -16,7 +16,6 @@ from lab.serial import Report
 from lab.system import LabError
 from resizeflow.doctor import Doctor
 from resizeflow.gate import Connections
-from resizeflow.persistence.events import broken_link
 from resizeflow.service import Submitted
 from resizeflow.states import MigrationStatus
 from tests.fleet import Fleet
@@ -162,4 +161,4 @@ def healthy(fleet: Fleet) -> None:
 
 def chain_verifies(fleet: Fleet, job: Submitted) -> None:
     with fleet.database.read() as tx:
-        assert broken_link(tx.events.of(job.migration_id)) is None
+        assert tx.events.flaw(job.migration_id) is None

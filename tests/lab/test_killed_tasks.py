@@ -11,7 +11,6 @@ import pytest
 from resizeflow.chaos.child import KILLED
 from resizeflow.errors import Conflict
 from resizeflow.flows import TASKS
-from resizeflow.persistence.events import broken_link
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
 from tests.fleet import Fleet
@@ -118,4 +117,4 @@ def test_revert_killed_then_rolled_back_is_resized_as_before(fleet: Fleet, task:
     checks.same_machine(before, checks.report_on(fleet, "h2", 2, vcpus=2))
     assert checks.runs_only_on(fleet.guest, "h2")
     with fleet.database.read() as tx:
-        assert broken_link(tx.events.of(job.migration_id)) is None
+        assert tx.events.flaw(job.migration_id) is None

@@ -23,7 +23,6 @@ from lab.lab import Lab
 from lab.serial import Session
 from lab.system import wait_until
 from resizeflow.persistence.database import AWAY
-from resizeflow.persistence.events import broken_link
 from resizeflow.persistence.models import Instance
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
@@ -159,7 +158,7 @@ class Mover:
         nothing_lost(sessions)
         with self.fleet.database.read() as tx:
             for migration in tx.migrations.list(row.id, limit=10_000):
-                assert broken_link(tx.events.of(migration.id)) is None
+                assert tx.events.flaw(migration.id) is None
         return sum(later.acknowledged - later.report["last_record"] for later in sessions)
 
     def _next(self) -> Submitted:

@@ -18,7 +18,6 @@ from lab.postgresql import PostgreSQL
 from resizeflow.chaos.cloud import Cloud, FastClock
 from resizeflow.errors import UsageError
 from resizeflow.persistence.database import Database
-from resizeflow.persistence.events import broken_link
 from resizeflow.service import Submitted
 from resizeflow.states import Direction, JobState, MigrationStatus
 from resizeflow.worker import Worker
@@ -76,7 +75,7 @@ def resized(cloud: Cloud, job: Submitted) -> None:
     assert cloud.job(job).direction is Direction.FORWARD, story
     assert cloud.world.running(cloud.uuid) == ("h2",)
     with cloud.database.read() as tx:
-        assert broken_link(tx.events.of(job.migration_id)) is None, story
+        assert tx.events.flaw(job.migration_id) is None, story
 
 
 def run_through(cloud: Cloud, job: Submitted, number: int, strike: Callable[[], None], word: str = "") -> int:

@@ -12,7 +12,6 @@ from resizeflow.chaos.cloud import Cloud, FastClock
 from resizeflow.drivers.simulator.cinder import CINDER
 from resizeflow.errors import Conflict
 from resizeflow.gate import Connections, Looks
-from resizeflow.persistence.events import broken_link
 from resizeflow.persistence.hosts import debt_consumer
 from resizeflow.persistence.models import Debt
 from resizeflow.service import Submitted
@@ -96,7 +95,7 @@ def test_the_destination_is_down_in_a_rollback(cloud: Cloud, point: str, left: l
     assert cloud.world.running(cloud.uuid) == ("h1",)
     assert settle(cloud) == 0
     with cloud.database.read() as tx:
-        assert broken_link(tx.events.of(job.migration_id)) is None
+        assert tx.events.flaw(job.migration_id) is None
 
 
 def test_the_source_is_down_in_a_confirm(cloud: Cloud) -> None:

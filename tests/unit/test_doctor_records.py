@@ -10,7 +10,6 @@ import sqlalchemy as sa
 
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
-from resizeflow.persistence.events import broken_link
 from resizeflow.persistence.models import (
     Allocation,
     Binding,
@@ -111,7 +110,7 @@ def test_3_allocations_and_counters_are_recounted(cloud: Cloud) -> None:
     ]
     check_repaired(cloud, expected, before)
     with cloud.database.read() as tx:
-        assert broken_link(tx.events.of(job.migration_id)) is None
+        assert tx.events.flaw(job.migration_id) is None
 
 
 @pytest.mark.parametrize("host", ["h1", "h2"], ids=["same", "other"])

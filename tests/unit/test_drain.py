@@ -71,7 +71,7 @@ def workers(cloud: Cloud, count: int, jobs: int) -> Iterator[None]:
     with ExitStack() as stack:
         crew = []
         for _ in range(count):
-            database = Database(cloud.settings.connection)
+            database = Database.of(cloud.settings)
             stack.callback(database.engine.dispose)
             crew.append(stack.enter_context(Worker(database, cloud.settings, clock=FastClock())))
         threads = [Rival(lambda worker=worker: worker.serve(jobs)) for worker in crew]  # type: ignore[misc]
@@ -103,7 +103,7 @@ def never_more_than(cloud: Cloud, limits: dict[str, int]) -> Iterator[Counter[st
     )
 
     def look() -> None:
-        database = Database(cloud.settings.connection)
+        database = Database.of(cloud.settings)
         while not done.wait(0.002):
             with database.read() as tx:
                 names = {host.id: host.name for host in tx.hosts.list()}

@@ -10,20 +10,22 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from resizeflow.actor import Actor
 from resizeflow.chaos.cloud import Cloud
-from resizeflow.persistence.events import GENESIS, broken_link, chain, line_of
-from resizeflow.persistence.models import Event
+from resizeflow.errors import UsageError
+from resizeflow.persistence.chain import COVERED, GENESIS, Flaw, first_flaw, line_of, link
+from resizeflow.persistence.database import Database
+from resizeflow.persistence.models import FLEET, Event, EventLog
 from resizeflow.service import Submitted
-from resizeflow.states import JobState
+from resizeflow.states import JobState, Outcome
 
-CHANGES: dict[str, Any] = {
+CHANGES: dict[str, Any] = dict.fromkeys(COVERED, "changed") | {
+    "seq": -1,
     "at": timedelta(microseconds=1),
     "epoch": 7,
-    "worker": "somebody:1:abc",
-    "kind": "rumour",
-    "task": "Nothing",
-    "text": "nothing happened here",
-    "data": {"host": "h9"},
+    "seconds": 3600.5,
+    "outcome": Outcome.REFUSED,
+    "data": {"changed": True},
     "chain": "f" * 64,
 }
 
@@ -45,11 +47,18 @@ def log(cloud: Cloud, job: Submitted) -> list[Event]:
         return list(tx.events.of(job.migration_id))
 
 
+def flaw_of(cloud: Cloud, events: list[Event]) -> Flaw | None:
+    """The flaw of lines that are said to be a log."""
+    with cloud.database.read() as tx:
+        return first_flaw(tx.audit_key, tx.session.get(EventLog, events[0].migration_id), events)
+
+
 def test_a_finished_resize_has_a_whole_log(cloud: Cloud, job: Submitted) -> None:
     events = log(cloud, job)
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    assert broken_link(events) is None
-    assert events[0].chain == chain(GENESIS, line_of(events[0]))
+    assert flaw_of(cloud, events) is None
+    with cloud.database.read() as tx:
+        assert events[0].chain == link(tx.audit_key, GENESIS, line_of(events[0]))
     assert len({event.chain for event in events}) == len(events)
     assert [event.at for event in events] == sorted(event.at for event in events)
     assert (events[0].kind, events[0].epoch, events[0].worker) == ("state", 0, None)
@@ -60,7 +69,7 @@ def test_a_finished_resize_has_a_whole_log(cloud: Cloud, job: Submitted) -> None
     started = [event.task for event in events if event.kind == "task" and event.text.endswith(" started")]
     assert done == started
     assert len(done) == 16
-    effects = [event.data["host"] for event in events if event.kind == "effect"]
+    effects = [event.host for event in events if event.kind == "effect"]
     assert len(effects) == len(cloud.world.effects())
 
 
@@ -70,7 +79,7 @@ def test_the_log_goes_on_over_a_confirm_and_commands(cloud: Cloud, job: Submitte
     cloud.service.resume(job.migration_id)
     assert cloud.run(confirm) is JobState.DONE
     events = log(cloud, job)
-    assert broken_link(events) is None
+    assert flaw_of(cloud, events) is None
     assert [event.text for event in events[before : before + 3]] == [
         "confirm accepted, status confirming",
         "instance.resize_confirm.start",
@@ -83,20 +92,26 @@ def test_the_log_goes_on_over_a_confirm_and_commands(cloud: Cloud, job: Submitte
 
 def test_a_changed_line_is_found(cloud: Cloud, job: Submitted) -> None:
     events = log(cloud, job)
-    for number, column in itertools.product(range(len(events)), CHANGES):
-        event = events[number]
-        kept = getattr(event, column)
+    with cloud.database.read() as tx:
+        key, end = tx.audit_key, tx.session.get(EventLog, job.migration_id)
+    for event, column in itertools.product(events, CHANGES):
+        kept, number = getattr(event, column), event.seq
         setattr(event, column, kept + CHANGES[column] if column == "at" else CHANGES[column])
-        assert broken_link(events) == event.seq
+        flaw = first_flaw(key, end, events)
+        assert flaw is not None, column
+        assert flaw.seq == number
         setattr(event, column, kept)
-    assert broken_link(events) is None
+    assert first_flaw(key, end, events) is None
 
 
 def test_a_removed_line_is_found_wherever_it_was(cloud: Cloud, job: Submitted) -> None:
     events = log(cloud, job)
-    for number in range(len(events) - 1):
+    for number in range(1, len(events)):
         rest = events[:number] + events[number + 1 :]
-        assert broken_link(rest) == number + 2
+        assert flaw_of(cloud, rest) == Flaw(number + 1, "it is missing")
+    assert flaw_of(cloud, events[1:]) == Flaw(1, "it is missing")
+    some = len(events) - 3
+    assert flaw_of(cloud, events[:some]) == Flaw(some + 1, f"it is missing, as are all up to line {len(events)}")
 
 
 def test_reordered_repeated_and_foreign_lines_are_found(cloud: Cloud, job: Submitted) -> None:
@@ -104,31 +119,31 @@ def test_reordered_repeated_and_foreign_lines_are_found(cloud: Cloud, job: Submi
     for number in range(len(events) - 1):
         swapped = list(events)
         swapped[number], swapped[number + 1] = swapped[number + 1], swapped[number]
-        assert broken_link(swapped) == number + 2
+        assert flaw_of(cloud, swapped) == Flaw(number + 1, "it is missing")
         repeated = [*events[: number + 1], *events[number:]]
-        assert broken_link(repeated) == number + 1
-    assert broken_link(list(reversed(events))) == len(events)
-    assert broken_link([]) is None
+        assert flaw_of(cloud, repeated) == Flaw(number + 2, "there are two of the one before")
 
 
 def test_a_renumbered_log_without_a_line_is_found(cloud: Cloud, job: Submitted) -> None:
-    """Whoever removes a line and closes the gap does not have the hashes."""
+    """Whoever removes a line and closes the gap does not have the key."""
     with cloud.database.write() as tx:
         gone = 5
         tx.session.execute(sa.delete(Event).where(Event.migration_id == job.migration_id, Event.seq == gone))
-        last = tx.session.scalar(sa.select(sa.func.max(Event.seq)))
+        last = tx.session.scalar(sa.select(sa.func.max(Event.seq)).where(Event.migration_id == job.migration_id))
         for seq in range(gone + 1, (last or 0) + 1):
-            tx.session.execute(sa.update(Event).where(Event.seq == seq).values(seq=seq - 1))
+            of_it = sa.update(Event).where(Event.migration_id == job.migration_id)
+            tx.session.execute(of_it.where(Event.seq == seq).values(seq=seq - 1))
     events = log(cloud, job)
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    assert broken_link(events) == gone
+    assert (flaw_of(cloud, events) or Flaw(0, "")).seq == gone
 
 
 def test_a_line_changed_in_the_database_is_found_although_more_was_written(cloud: Cloud, job: Submitted) -> None:
     with cloud.database.write() as tx:
-        tx.session.execute(sa.update(Event).where(Event.seq == 3).values(text="it was somebody else"))
+        line = sa.update(Event).where(Event.migration_id == job.migration_id, Event.seq == 3)
+        tx.session.execute(line.values(text="it was somebody else"))
         tx.events.add(job.migration_id, "note", "written later")
-    assert broken_link(log(cloud, job)) == 3
+    assert (flaw_of(cloud, log(cloud, job)) or Flaw(0, "")).seq == 3
 
 
 def test_two_migrations_have_two_chains(cloud: Cloud, job: Submitted) -> None:
@@ -137,19 +152,80 @@ def test_two_migrations_have_two_chains(cloud: Cloud, job: Submitted) -> None:
     second = cloud.service.resize("web", "big", host="h1")
     assert cloud.run(second) is JobState.DONE
     first_log, second_log = log(cloud, job), log(cloud, second)
-    assert broken_link(first_log) is None
-    assert broken_link(second_log) is None
+    assert flaw_of(cloud, first_log) is None
+    assert flaw_of(cloud, second_log) is None
     assert second_log[0].seq == 1
-    assert broken_link([*first_log, *second_log]) == 1
+    assert flaw_of(cloud, [*first_log, *second_log]) is not None
 
 
 def test_what_is_rolled_back_is_not_in_the_log(cloud: Cloud, job: Submitted) -> None:
     before = [event.chain for event in log(cloud, job)]
     with pytest.raises(ZeroDivisionError), cloud.database.write() as tx:
         tx.events.add(job.migration_id, "note", "never committed")
+        tx.events.flush()
         raise ZeroDivisionError
     assert [event.chain for event in log(cloud, job)] == before
     with cloud.database.write() as tx:
         tx.events.add(job.migration_id, "note", "committed", number=1)
-    assert broken_link(log(cloud, job)) is None
+    assert flaw_of(cloud, log(cloud, job)) is None
     assert log(cloud, job)[-1].data == {"number": 1}
+
+
+def test_a_line_says_who_asked_and_what_it_belongs_to(cloud: Cloud, job: Submitted) -> None:
+    here = Actor.here()
+    for event in log(cloud, job):
+        assert (event.asked_by, event.asked_from) == (here.user, here.host)
+        assert (event.instance, event.instance_id, event.project_id) == ("web", cloud.uuid, "default")
+        assert event.request_id == job.job_id
+
+
+def test_a_command_about_no_migration_is_in_the_log_of_the_fleet(cloud: Cloud) -> None:
+    before = len(fleet(cloud))
+    with cloud.database.write() as tx:
+        tx.events.command("limits were changed", project_id="default", host="h1", cores=4)
+        tx.events.command("another one of the same request")
+    first, second = fleet(cloud)[before:]
+    assert (first.text, first.project_id, first.host, first.data) == (
+        "limits were changed",
+        "default",
+        "h1",
+        {"cores": 4},
+    )
+    assert first.request_id == second.request_id
+    assert flaw_of(cloud, fleet(cloud)) is None
+
+
+def fleet(cloud: Cloud) -> list[Event]:
+    with cloud.database.read() as tx:
+        return list(tx.events.of(FLEET))
+
+
+def test_a_second_program_with_another_key_writes_nothing(cloud: Cloud, job: Submitted) -> None:
+    before = len(log(cloud, job))
+    other = cloud.folder / "other.key"
+    other.write_text("ab" * 32)
+    stranger = Database(cloud.settings.connection, key=other)
+    with pytest.raises(UsageError, match=r"written under the audit key \w{16}, and .*other.key holds \w{16}"):  # noqa: SIM117
+        with stranger.write() as tx:
+            tx.events.add(job.migration_id, "note", "forged")
+    assert len(log(cloud, job)) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "There is no audit key"), ("secret", "not a line of hexadecimal"), ("ab", "has less than 32 bytes")],
+)
+def test_a_key_that_cannot_be_used_is_one_sentence(
+    cloud: Cloud, job: Submitted, content: str | None, sentence: str
+) -> None:
+    key = cloud.folder / "broken.key"
+    if content is not None:
+        key.write_text(content)
+    with pytest.raises(UsageError, match=sentence), Database(cloud.settings.connection, key=key).write():
+        pytest.fail("a transaction was begun")
+    assert key.exists() == (content is not None)
+
+
+def test_the_first_program_makes_the_key_and_only_its_owner_reads_it(cloud: Cloud) -> None:
+    assert cloud.settings.audit_key_file.stat().st_mode & 0o777 == 0o600
+    assert len(bytes.fromhex(cloud.settings.audit_key_file.read_text())) == 32

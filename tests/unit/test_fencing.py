@@ -20,7 +20,6 @@ from resizeflow.errors import Conflict
 from resizeflow.gate import Connections, Gate
 from resizeflow.handover import Handover, LeaseLost, Stopping, TurnBack
 from resizeflow.lease import Lease
-from resizeflow.persistence.events import broken_link
 from resizeflow.persistence.flow_store import FlowStore
 from resizeflow.persistence.models import Event, Job
 from resizeflow.persistence.unit_of_work import UnitOfWork
@@ -138,7 +137,7 @@ def test_a_zombie_neither_acts_nor_writes(case: Laboratory) -> None:
         assert cloud.run(case.job, tries=3) is JobState.DONE, f"{where}\n{cloud.story(case.job)}"
         assert cloud.state(case.job) == case.done, where
         with cloud.database.read() as tx:
-            assert broken_link(tx.events.of(case.job.migration_id)) is None, where
+            assert tx.events.flaw(case.job.migration_id) is None, where
     assert len(tried) >= 4
 
 

@@ -18,7 +18,6 @@ import pytest
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.errors import Conflict
 from resizeflow.persistence import schema
-from resizeflow.persistence.events import broken_link
 from resizeflow.service import Submitted
 from resizeflow.states import Direction, JobState
 from tests.golden import make
@@ -78,7 +77,7 @@ def finish(cloud: Cloud, job: Submitted, expected: str) -> None:
     assert comparable(cloud, job) == expected, cloud.story(job)
     assert len(cloud.world.running(cloud.migration(job).instance_id)) == 1
     with cloud.database.read() as tx:
-        assert broken_link(tx.events.of(job.migration_id)) is None
+        assert tx.events.flaw(job.migration_id) is None
 
 
 @pytest.mark.parametrize(("file", "name"), cases())

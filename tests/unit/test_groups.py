@@ -212,7 +212,7 @@ def test_two_members_at_once_never_come_to_one_host(cloud: Cloud) -> None:
     jobs = ready(cloud)
 
     def work(job: Submitted) -> JobState:
-        database = Database(cloud.settings.connection)
+        database = Database.of(cloud.settings)
         with Worker(database, cloud.settings, clock=FastClock()) as worker:
             worker.take_and_run(job.job_id)
         database.engine.dispose()

@@ -55,7 +55,9 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
 def cloud(memory_path: Path, connection: str | None, broker: Broker) -> Cloud:
     """One whose resize is told and not yet sent."""
     cloud = Cloud(memory_path, connection=connection).build()
-    cloud.database = Database(cloud.settings.connection, notifications=Notifications(transport_url=URL))
+    cloud.database = Database(
+        cloud.settings.connection, notifications=Notifications(transport_url=URL), key=cloud.settings.audit_key_file
+    )
     assert cloud.run(cloud.service.resize("web", "big", host="h2")) is JobState.DONE
     assert broker.taken == []
     return cloud

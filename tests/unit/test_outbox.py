@@ -230,7 +230,7 @@ def test_changes_of_state_are_told_as_novas_option_says(
 ) -> None:
     cloud = Cloud(memory_path, connection=slow_connection).build()
     settings = Notifications(notify_on_state_change=wanted)
-    cloud.database = Database(cloud.settings.connection, notifications=settings)
+    cloud.database = Database(cloud.settings.connection, notifications=settings, key=cloud.settings.audit_key_file)
     run(cloud, cloud.service.resize("web", "big", host="h2"))
     updates = [data(row) for row in notifications(cloud) if row.event_type == "instance.update"]
     changes = [update["state_update"]["nova_object.data"] for update in updates]
@@ -266,7 +266,9 @@ def url() -> str:
 
 def sending(cloud: Cloud, url: str) -> Database:
     """The cloud's database for one who sends."""
-    return Database(cloud.settings.connection, notifications=Notifications(transport_url=url))
+    return Database(
+        cloud.settings.connection, notifications=Notifications(transport_url=url), key=cloud.settings.audit_key_file
+    )
 
 
 def test_what_is_old_is_forgotten_and_numbers_go_on(cloud: Cloud) -> None:

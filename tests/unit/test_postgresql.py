@@ -16,7 +16,6 @@ from resizeflow.lease import Lease
 from resizeflow.persistence import database as database_module
 from resizeflow.persistence import schema
 from resizeflow.persistence.database import Database
-from resizeflow.persistence.events import broken_link
 from resizeflow.service import Submitted
 from resizeflow.states import Direction
 from tests.console import everything
@@ -46,7 +45,7 @@ def note(cloud: Cloud, lease: Lease, text: str) -> None:
 def notes(cloud: Cloud, job: Submitted) -> list[tuple[int, str]]:
     with cloud.database.read() as tx:
         events = tx.events.of(job.migration_id)
-    assert broken_link(events) is None
+        assert tx.events.flaw(job.migration_id) is None
     return [(event.epoch, event.text) for event in events if event.kind == "note"]
 
 
@@ -57,7 +56,7 @@ def test_transactions_have_their_isolation_whatever_the_server_s_default(cloud: 
     with cloud.database.write() as tx:
         name = tx.session.scalar(sa.text("SELECT current_database()"))
         tx.session.execute(sa.text(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'"))
-    database = Database(cloud.settings.connection)
+    database = Database.of(cloud.settings)
     for _ in range(2):
         with database.write() as tx:
             assert tx.session.scalar(sa.text("SHOW transaction_isolation")) == "read committed"
@@ -142,7 +141,7 @@ def test_who_is_stopped_in_a_transaction_loses_its_locks(
     """Else a worker that hangs between two statements would keep all others from its job, for as long as it hangs."""
     options = "-c idle_in_transaction_session_timeout=500ms"
     monkeypatch.setitem(database_module.POSTGRESQL, "options", options)
-    hanging = Database(cloud.settings.connection)
+    hanging = Database.of(cloud.settings)
     with pytest.raises(Handover, match="the database does not answer"), hanging.fenced(lease, "probe") as tx:
         taken = take(cloud, job)
         tx.events.add(job.migration_id, "note", "by the zombie")

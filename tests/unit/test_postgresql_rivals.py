@@ -14,7 +14,6 @@ from resizeflow.gate import Connections, Looks
 from resizeflow.handover import Handover
 from resizeflow.lease import Lease
 from resizeflow.persistence.database import Database
-from resizeflow.persistence.events import broken_link
 from resizeflow.persistence.hosts import Amount
 from resizeflow.persistence.models import Host
 from resizeflow.persistence.quotas import RESOURCES
@@ -61,7 +60,7 @@ def test_workers_share_the_jobs_and_run_each_once(cloud: Cloud) -> None:
     jobs = [cloud.service.resize(name, "big", host="h2") for name in ("web", "db", "mail", "shop")]
 
     def drain() -> int:
-        database = Database(cloud.settings.connection)
+        database = Database.of(cloud.settings)
         with Worker(database, cloud.settings, clock=FastClock()) as worker:
             done = worker.drain()
         database.engine.dispose()
@@ -73,7 +72,7 @@ def test_workers_share_the_jobs_and_run_each_once(cloud: Cloud) -> None:
         row = cloud.job(job)
         assert (row.state, row.epoch) == (JobState.DONE, 1), cloud.story(job)
         with cloud.database.read() as tx:
-            assert broken_link(tx.events.of(job.migration_id)) is None
+            assert tx.events.flaw(job.migration_id) is None
 
 
 def test_of_many_requests_one_is_accepted(cloud: Cloud) -> None:
@@ -149,7 +148,7 @@ def test_a_log_written_by_many_has_no_gap(cloud: Cloud, job: Submitted) -> None:
     assert at_once(*[lambda who=n: write(who) for n in range(4)]) == [None] * 4
     with cloud.database.read() as tx:
         events = tx.events.of(job.migration_id)
-    assert broken_link(events) is None
+        assert tx.events.flaw(job.migration_id) is None
     assert len([event for event in events if event.kind == "note"]) == 32
 
 

@@ -45,7 +45,7 @@ class Own:
     """Use cases on connections of one's own, as another process has them."""
 
     def __init__(self, cloud: Cloud) -> None:
-        self.database = Database(cloud.settings.connection)
+        self.database = Database.of(cloud.settings)
         self.connections = Connections()
         self.service = Service(self.database, cloud.settings, connections=self.connections)
         self.inventory = Inventory(self.database, cloud.settings, connections=self.connections)

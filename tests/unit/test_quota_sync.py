@@ -10,7 +10,6 @@ import sqlalchemy as sa
 
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
-from resizeflow.persistence.events import broken_link
 from resizeflow.persistence.models import QuotaUsage, Reservation
 from resizeflow.persistence.recount import Entry
 from resizeflow.states import JobState
@@ -84,7 +83,7 @@ def test_a_reservation_without_its_resize_is_released(cloud: Cloud) -> None:
     assert cloud.state() == before
     assert "reservation of cores set from 2 to 0" in cloud.story(job)
     with cloud.database.read() as tx:
-        assert broken_link(tx.events.of(job.migration_id)) is None
+        assert tx.events.flaw(job.migration_id) is None
 
 
 def test_a_reservation_of_another_amount_is_set(cloud: Cloud) -> None:

@@ -1,6 +1,7 @@
 """The tables. Sizes: memory in MiB, `*_gb` in GiB, `*_bytes` and capacities in bytes; times aware, UTC."""
 
 from resizeflow.persistence.models.accounts import QuotaClassLimit, QuotaLimit, QuotaUsage, Reservation
+from resizeflow.persistence.models.audit import FLEET, SEALS, AuditKeyRow, Event, EventLog, Seal
 from resizeflow.persistence.models.columns import GIB, Base, UtcDateTime, Word
 from resizeflow.persistence.models.inventory import (
     Aggregate,
@@ -23,7 +24,6 @@ from resizeflow.persistence.models.moves import (
 )
 from resizeflow.persistence.models.work import (
     AtomDetail,
-    Event,
     FlowDetail,
     Job,
     LogBook,
@@ -34,17 +34,21 @@ from resizeflow.persistence.models.work import (
 )
 
 __all__ = [
+    "FLEET",
     "GIB",
+    "SEALS",
     "SERVICE_OF",
     "Aggregate",
     "AggregateHost",
     "Allocation",
     "AtomDetail",
+    "AuditKeyRow",
     "Base",
     "Binding",
     "Debt",
     "Disk",
     "Event",
+    "EventLog",
     "Flavor",
     "FlavorAccess",
     "FlowDetail",
@@ -63,6 +67,7 @@ __all__ = [
     "QuotaLimit",
     "QuotaUsage",
     "Reservation",
+    "Seal",
     "Segment",
     "ServerEvent",
     "ServerGroup",

@@ -1,4 +1,4 @@
-"""Jobs and the workers that do them; what they log and tell others; and TaskFlow's own records."""
+"""Jobs and the workers that do them; what they tell others; and TaskFlow's own records."""
 
 from __future__ import annotations
 
@@ -34,6 +34,9 @@ class Job(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     """Times it was taken up since it last made progress."""
     reason: Mapped[str | None] = mapped_column(sa.Text)
+    asked_by: Mapped[str | None] = mapped_column(sa.String(255))
+    """The user who asked for it, and on which machine."""
+    asked_from: Mapped[str | None] = mapped_column(sa.String(255))
     created_at: Mapped[datetime]
     __table_args__ = (
         sa.Index(
@@ -56,22 +59,6 @@ class WorkerRow(Base):
     """By the database's clock: later it counts as gone."""
     flows: Mapped[list[str]] = mapped_column(sa.JSON, default=list)
     """The names of the flows that it knows."""
-
-
-class Event(Base):
-    """One line of a migration's log; each carries the hash of the one before (a chain per migration)."""
-
-    __tablename__ = "events"
-    migration_id: Mapped[str] = mapped_column(sa.ForeignKey("migrations.id"), primary_key=True)
-    seq: Mapped[int] = mapped_column(primary_key=True)
-    at: Mapped[datetime]
-    epoch: Mapped[int]
-    worker: Mapped[str | None] = mapped_column(sa.String(255))
-    kind: Mapped[str] = mapped_column(sa.String(32))
-    task: Mapped[str | None] = mapped_column(sa.String(64))
-    text: Mapped[str] = mapped_column(sa.Text)
-    data: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    chain: Mapped[str] = mapped_column(sa.String(64))
 
 
 class Notification(Base):

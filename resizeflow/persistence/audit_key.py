@@ -6,6 +6,7 @@ could verify: it refuses with a sentence.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -15,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
+from oslo_db.exception import DBDuplicateEntry
 
 from resizeflow.errors import UsageError
 from resizeflow.persistence.models import AuditKeyRow
@@ -36,11 +38,13 @@ class AuditKey:
     def require(self, connection: sa.Connection, now: datetime) -> None:
         """Sees that this is the key of the database's log; the first key that a database meets becomes its key, and is
         made where there is none. Raises UsageError for another one, and where the file cannot be used."""
-        fingerprint = connection.scalar(sa.select(AuditKeyRow.fingerprint))
-        if fingerprint is None:
+        if _kept(connection) is None:
             self._make()
-            connection.execute(sa.insert(AuditKeyRow).values(id=1, fingerprint=self.fingerprint, created_at=now))
-        elif fingerprint != self.fingerprint:
+            row = {"id": 1, "fingerprint": self.fingerprint, "created_at": now}
+            # Of two programs that meet an empty database at once, one is the first.
+            with contextlib.suppress(DBDuplicateEntry), connection.begin_nested():
+                connection.execute(sa.insert(AuditKeyRow).values(row))
+        if (fingerprint := _kept(connection)) != self.fingerprint:
             raise UsageError(
                 f"The log of this database is written under the audit key {fingerprint}, and {self.file} holds "
                 f"{self.fingerprint}: copy the file from a machine that has the right one, or set [audit] key_file."
@@ -90,3 +94,8 @@ class AuditKey:
                 Path(name).unlink()
         except OSError as error:
             raise UsageError(f"The audit key {self.file} cannot be made: {error.strerror}.") from None
+
+
+def _kept(connection: sa.Connection) -> str | None:
+    """The fingerprint of the key that the database's log is written under, None as long as there is none."""
+    return connection.scalar(sa.select(AuditKeyRow.fingerprint))

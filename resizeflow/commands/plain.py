@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from resizeflow.commands.board import Board, headline, megabytes
+from resizeflow.commands.board import Board, headline
 from resizeflow.commands.news import News
 from resizeflow.persistence.models import Event
-
-STEP = 0.1
-"""A line about the transfer for each tenth of it."""
 
 
 class PlainDisplay:
@@ -18,7 +15,6 @@ class PlainDisplay:
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._board: Board | None = None
-        self._told_share = -1.0
 
     def update(self, news: News) -> None:
         """Tells what is new."""
@@ -28,8 +24,6 @@ class PlainDisplay:
             self._board.take(news)
             for event in news.events:
                 self._line(event)
-        if not news.over:
-            self._transfer(news)
 
     def say(self, sentence: str) -> None:
         """A sentence of the program's own."""
@@ -54,11 +48,3 @@ class PlainDisplay:
         text = event.text.removeprefix(f"{event.task} ") if event.kind == "task" else event.text
         who = event.task or event.kind
         self.say(f"{event.at.astimezone():%H:%M:%S}  {who:<24} {text}")
-
-    def _transfer(self, news: News) -> None:
-        done, total = news.migration.bytes_done, news.migration.bytes_total
-        share = done / total if total else 0.0
-        moved_on = share == 1.0 != self._told_share or share >= self._told_share + STEP
-        if news.job.flow.startswith("resize") and share and moved_on:
-            self._told_share = share
-            self.say(f"          {'TransferDisks':<24} {megabytes(done)} of {megabytes(total)} ({share:.0%})")

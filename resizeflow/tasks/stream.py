@@ -9,7 +9,7 @@ from resizeflow.drivers.interface import Differs, DriverError, Watch
 from resizeflow.persistence.models import Host, Migration, MovedDisk, Segment
 from resizeflow.tasks import machine
 from resizeflow.tasks.base import MoveTask
-from resizeflow.tasks.carrier import carrier_xml, copied, end_carrier
+from resizeflow.tasks.carrier import carrier_xml, copied, end_carrier, write_down
 from resizeflow.tasks.moved import with_content
 
 BEGINNINGS = 4
@@ -86,8 +86,8 @@ class StreamTransfer:
             tx.session.flush()
             row = tx.migrations.get(self.migration.id)
             sent = sa.select(sa.func.sum(Segment.length)).where(Segment.disk_id.in_([moved.id for moved in row.disks]))
-            row.bytes_total = sum(_file_size(moved) for moved in with_content(row))
-            row.bytes_done = min(int(tx.session.scalar(sent) or 0), row.bytes_total)
+            total = sum(_file_size(moved) for moved in with_content(row))
+            write_down(tx, self.task, row, min(int(tx.session.scalar(sent) or 0), total), total)
 
     def _flush(self) -> None:
         """libvirt's streams are never synced: a carrier that opens the new disks and ends writes them to disk."""

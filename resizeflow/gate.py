@@ -24,7 +24,17 @@ from resizeflow.config import Settings
 from resizeflow.drivers import bridge, hypervisor, network, volume
 from resizeflow.drivers.bridge import BridgeHost
 from resizeflow.drivers.hypervisor import Hypervisor
-from resizeflow.drivers.interface import Connection, Effect, Fence, Refused, Unknown, Unreachable, Watch
+from resizeflow.drivers.interface import (
+    Connection,
+    Effect,
+    Exists,
+    Fence,
+    Missing,
+    Refused,
+    Unknown,
+    Unreachable,
+    Watch,
+)
 from resizeflow.drivers.network import NetworkService
 from resizeflow.drivers.volume import VolumeService
 from resizeflow.handover import Handover, LeaseLost, Stopping, TurnBack
@@ -32,7 +42,7 @@ from resizeflow.lease import Lease
 from resizeflow.persistence.database import AWAY, Database, away
 from resizeflow.persistence.models import Host, Job
 from resizeflow.persistence.unit_of_work import UnitOfWork
-from resizeflow.states import Direction
+from resizeflow.states import Direction, Outcome
 
 LATE = 3.0
 """Seconds for which a host that did not answer is not looked at after it answers again: a daemon that hung does then
@@ -351,24 +361,40 @@ class Gate(Looks):
             failpoints.hit(f"{point}.after")
         except (Unknown, failpoints.ReplyLost) as error:
             self.did_not_answer(place)
-            self._work.tell("unknown", f"{method} on {place.name}: no answer, looking again", task=self._scope)
+            self._work.tell(
+                "unknown",
+                f"{method} on {place.name}: no answer, looking again",
+                outcome=Outcome.UNKNOWN,
+                **self._of_effect(place, method, began),
+            )
             raise Unknown(str(error)) from error
         except Unreachable as error:
             raise _away(place, str(error)) from error
         except failpoints.FailpointError as error:
             raise Refused(str(error)) from error
-        except Refused:
+        except Refused as error:
             if self.clock.boottime() > fence.not_after:
                 raise Handover("the effect would have begun too late in the lease") from None
+            if not isinstance(error, Missing | Exists):  # They say that it was done before.
+                self._work.tell(
+                    "effect",
+                    f"{method} on {place.name} was refused",
+                    outcome=Outcome.REFUSED,
+                    error=str(error),
+                    **self._of_effect(place, method, began),
+                )
             raise
         self._work.tell(
             "effect",
             f"{method} on {place.name}",
-            task=self._scope,
-            host=place.name,
-            seconds=round(self.clock.boottime() - began, 3),
+            outcome=Outcome.OK,
+            **self._of_effect(place, method, began),
         )
         return answer
+
+    def _of_effect(self, place: Place, method: str, began: float) -> dict[str, Any]:
+        seconds = round(self.clock.boottime() - began, 3)
+        return {"task": self._scope, "host": place.name, "method": method, "seconds": seconds}
 
     def start(self, host: Host, method: str, *args: Any) -> Watch:
         """Starts a WATCH method. Its truth is in looks; see `Watch`."""

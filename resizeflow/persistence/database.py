@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -63,6 +63,8 @@ class Database:
         self.clock = clock or Clock()
         self.key = AuditKey(key) if key else None
         self.actor = Actor.here()
+        self.watchers: list[Callable[[Transaction], None]] = []
+        """They are shown each transaction that was committed, and raise nothing."""
         self._notifications = notifications or Notifications()
         parsed = _parse(url)
         self.sqlite = parsed.get_backend_name() == "sqlite"
@@ -130,6 +132,8 @@ class Database:
                 _lock_at_epoch(connection, lease)
             yield tx
             tx.commit()
+            for watcher in self.watchers:
+                watcher(tx)
         _pass(point, "after")
 
     def _require_key(self) -> None:

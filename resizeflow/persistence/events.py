@@ -42,6 +42,8 @@ class Events:
         self.request_id: str | None = None
         """The job that this transaction queues or changes; without one each transaction is a request of its own."""
         self._new: list[dict[str, Any]] = []
+        self.written: list[dict[str, Any]] = []
+        """The lines that were written, as rows."""
 
     # --- writing -----------------------------------------------------------------------------------------
 
@@ -128,6 +130,7 @@ class Events:
         for log_id in sorted({line["migration_id"] for line in new}):
             self._chain(log_id, [line for line in new if line["migration_id"] == log_id])
         self._tx.connection.execute(_INSERT, new)
+        self.written += new
 
     def _chain(self, log_id: str, lines: Sequence[dict[str, Any]]) -> None:
         """Numbers lines, and moves the log's end on."""

@@ -24,7 +24,7 @@ from resizeflow.persistence.database import Database
 from resizeflow.persistence.models import AtomDetail, FlowDetail, LogBook
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.persistence.unit_of_work import UnitOfWork
-from resizeflow.states import JobState
+from resizeflow.states import JobState, Outcome
 
 ENDED = frozenset({states.SUCCESS, states.REVERTED})
 """A flow in one of these states is never run again (TaskFlow would start a REVERTED one over)."""
@@ -40,6 +40,7 @@ _WORDS = {
     states.REVERTING: "is being undone",
     states.REVERTED: "undone",
 }
+_OUTCOMES = {states.SUCCESS: Outcome.OK, states.FAILURE: Outcome.FAILED, states.REVERTED: Outcome.OK}
 
 
 class FlowStore(base.Backend):
@@ -67,6 +68,8 @@ class FlowConnection(base.Connection):
         self._atom_states: dict[str, str | None] = {}
         self._flow_state: str | None = None
         self._progressed = False
+        self._since = database.clock.boottime()
+        """When this run began, or saved an atom's state: the engine is serial."""
 
     @property
     def backend(self) -> FlowStore:
@@ -77,9 +80,10 @@ class FlowConnection(base.Connection):
     def update_atom_details(self, atom_detail: Any) -> Any:
         """Saves a new state of an atom, with the rows and log lines of its task in the same transaction."""
         state = atom_detail.state
-        if self._atom_states[atom_detail.uuid] == state:
+        before = self._atom_states[atom_detail.uuid]
+        if before == state:
             return atom_detail
-        name = atom_detail.name
+        name, now = atom_detail.name, self._database.clock.boottime()
         with self._database.fenced(self._lease, f"{name}.{state}") as tx:
             saved = {"atom": atom_detail.uuid, "state": state, "content": _content(atom_detail)}
             tx.connection.execute(_SAVE_ATOM, saved)
@@ -90,10 +94,18 @@ class FlowConnection(base.Connection):
             elif state == states.FAILURE:
                 self._fail(tx, atom_detail)
             self._work.write_lines(tx)
-            tx.events.add(self._lease.migration_id, "task", f"{name} {_WORDS.get(state, state)}", task=name)
+            tx.events.add(
+                self._lease.migration_id,
+                "task",
+                f"{name} {_WORDS.get(state, state)}",
+                task=name,
+                transition=f"{before or states.PENDING} -> {state}",
+                seconds=round(now - self._since, 3) if state in _OUTCOMES else None,
+                outcome=_OUTCOMES.get(state),
+            )
         self._work.forget(rows=state in ENDED or state == states.FAILURE)
         self._progressed = self._progressed or state in ENDED
-        self._atom_states[atom_detail.uuid] = state
+        self._atom_states[atom_detail.uuid], self._since = state, now
         return atom_detail
 
     def _fail(self, tx: Transaction, atom_detail: Any) -> None:

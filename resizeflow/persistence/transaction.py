@@ -47,6 +47,8 @@ class Transaction:
         self.actor = actor
         self._key = key
         self.lease = lease
+        self.moved = 0
+        """Bytes of disks that were copied since the transaction before; written nowhere."""
         self.outbox = Outbox(self, notifications)
         self._session: Session | None = None
 

@@ -17,10 +17,10 @@ from typing import Any
 from cliff.app import App
 from cliff.commandmanager import CommandManager
 
-from resizeflow import __version__
+from resizeflow import __version__, runbook
 from resizeflow.commands import COMMANDS, GROUPS
 from resizeflow.commands.backend import Backend
-from resizeflow.errors import ResizeflowError, UsageError
+from resizeflow.errors import Interrupted, ResizeflowError, UsageError
 
 DESCRIPTION = "Resize and cold-migrate libvirt machines. A resize that is interrupted is resumed or rolled back."
 EXIT_CODES = """\
@@ -170,7 +170,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 0
     except KeyboardInterrupt:
-        return _say("interrupted; `resizeflow migration list --open` shows what was accepted before", 5)
+        sentence = "interrupted; `resizeflow migration list --open` shows what was accepted before"
+        return _say(sentence, Interrupted.exit_code, runbook.PAGE_OF_ERROR["Interrupted"])
     except Exception as error:
         if getattr(getattr(app, "options", None), "debug", False):
             raise
@@ -181,24 +182,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _explained(error: Exception) -> tuple[str, int]:
+def _explained(error: Exception) -> tuple[str, int, str]:
+    """The sentence, the exit code, and the page of the runbook."""
+    page = runbook.page_of(error)
     if isinstance(error, ResizeflowError):
-        return str(error), error.exit_code
+        return str(error), error.exit_code, page
     name, text = type(error).__name__, " ".join(str(error).split())
     if name == "HostAway":
         # What could not even be asked was not begun.
-        return f"{text}. Nothing was changed; try again when it is back.", 4
+        return f"{text}. Nothing was changed; try again when it is back.", 4, page
     if "sqlalchemy" in sys.modules:
         from resizeflow.persistence.database import AWAY, in_short  # noqa: PLC0415 - imported already where it matters
 
         if isinstance(error, AWAY):
-            return f"The database does not answer: {in_short(error)}.", 1
-    return f"{name}: {text} (`resizeflow --debug ...` shows where)", 1
+            return f"The database does not answer: {in_short(error)}.", 1, "database-away"
+    return f"{name}: {text} (`resizeflow --debug ...` shows where)", 1, page
 
 
-def _say(sentence: str, code: int) -> int:
+def _say(sentence: str, code: int, page: str) -> int:
     with contextlib.suppress(OSError):
-        print(f"resizeflow: {sentence}", file=sys.stderr)
+        print(f"resizeflow: {sentence}\n  What to do: {runbook.command_for(page)}", file=sys.stderr)
     return code
 
 

@@ -13,6 +13,8 @@ class ResizeflowError(Exception):
 
     exit_code = 1
     http_code = 500
+    page: str | None = None
+    """Of the runbook; None: the one of its class (`resizeflow.runbook`)."""
 
 
 class UsageError(ResizeflowError):

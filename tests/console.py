@@ -18,9 +18,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from resizeflow import cli
+from resizeflow import cli, runbook
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.persistence.models import Base
+
+PAGES = runbook.pages()
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,11 @@ class Answer:
         return json.loads(self.out)
 
     def refused(self, code: int, *words: str) -> None:
-        """One clear sentence, the documented exit code, no traceback."""
+        """One clear sentence, and where to read what to do; the documented exit code, no traceback."""
         assert self.code == code, self
-        assert re.fullmatch(r"resizeflow: \S[^\n]*\n", self.err), self.err
+        said = re.fullmatch(r"resizeflow: \S[^\n]*\n  What to do: resizeflow runbook (\S+)\n", self.err)
+        assert said, self.err
+        assert said[1] in PAGES, self.err
         assert "Traceback" not in self.out + self.err
         assert all(word in self.err for word in words), self.err
 

@@ -16,6 +16,7 @@ GROUPS: Mapping[str, str] = {
     "notification": "what others are told",
     "worker": "workers",
     "doctor": "consistency",
+    "runbook": "what to do about an error",
     "db": "the state database",
     "chaos": "rehearsal",
 }
@@ -71,6 +72,7 @@ COMMANDS: Mapping[str, str] = {
     "worker": "resizeflow.commands.worker:WorkerRun",
     "worker list": "resizeflow.commands.worker:WorkerList",
     "doctor": "resizeflow.commands.doctor:Doctor",
+    "runbook": "resizeflow.commands.runbook:Runbook",
     "db upgrade": "resizeflow.commands.db:DbUpgrade",
     "chaos": "resizeflow.commands.chaos:Chaos",
 }

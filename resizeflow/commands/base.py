@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -11,6 +12,9 @@ from cliff import columns, command, lister, show
 
 from resizeflow.commands.backend import Backend
 from resizeflow.errors import UsageError
+
+WIDTH = 34
+"""Characters to a line of a sentence in a table's cell."""
 
 
 class Common(command.Command):
@@ -104,6 +108,13 @@ class Maybe(columns.FormattableColumn[Any]):
 
     def human_readable(self) -> str:
         return "-" if self._value is None else str(self._value)
+
+
+class Sentence(columns.FormattableColumn[Any]):
+    """A text that may be missing: whole or null for machines, in short lines or a dash for people."""
+
+    def human_readable(self) -> str:
+        return textwrap.fill(self._value, WIDTH) if self._value else "-"
 
 
 class Lines(columns.FormattableColumn[Any]):

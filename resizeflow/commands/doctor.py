@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import argparse
 import os
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cliff import columns
-
-from resizeflow.commands.base import Lister, Maybe
+from resizeflow.commands.base import Lister, Maybe, Sentence
 from resizeflow.errors import NeedsAttention
+from resizeflow.runbook import page_of_invariants
 
 if TYPE_CHECKING:
     from resizeflow.doctor import Breach, Report
     from resizeflow.persistence.models import Job
 
 COLUMNS = ("kind", "invariant", "subject", "found", "expected", "repair")
-WIDTH = 34
-"""Characters to a line of a table's cell."""
 
 
-class Sentence(columns.FormattableColumn[Any]):
-    """A text: whole for machines, in short lines for people."""
+class Breached(NeedsAttention):
+    """Invariants do not hold."""
 
-    def human_readable(self) -> str:
-        return textwrap.fill(self._value, WIDTH) if self._value else "-"
+    def __init__(self, sentence: str, breaches: Sequence[Breach]) -> None:
+        super().__init__(sentence)
+        self.page = page_of_invariants({breach.invariant for breach in breaches})
 
 
 class Doctor(Lister):
@@ -61,7 +58,7 @@ resizeflow doctor --after-restore      (once, after a backup of the database was
         breaches, silent = self._report.breaches, ", ".join(sorted(self._report.silent))
         incomplete = f" Not examined: {silent}." if silent else ""
         if breaches:
-            raise NeedsAttention(f"{_summary(breaches)}{incomplete}")
+            raise Breached(f"{_summary(breaches)}{incomplete}", breaches)
         if parsed_args.formatter == "table":
             self.app.stdout.write(f"Every invariant holds.{incomplete}\n")
         return 0

@@ -6,10 +6,11 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from resizeflow.commands.attachments import Attachments
-from resizeflow.commands.base import Command, Lines, Lister, Maybe, Moment, ShortId, ShowOne, one, table
+from resizeflow.commands.base import Command, Lines, Lister, Maybe, Moment, Sentence, ShortId, ShowOne, one, table
 from resizeflow.commands.moving import Acting
 from resizeflow.commands.verdicts import Verdicts
 from resizeflow.errors import ResizeflowError
+from resizeflow.runbook import ATTENTION, ROLLED_BACK, WAITS, command_for, page_of_reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +30,11 @@ COLUMNS = (
     "job",
     "auto_confirm_at",
     "created_at",
+    "why",
 )
 LOG_COLUMNS = ("seq", "time", "epoch", "worker", "task", "kind", "text")
 ID = "its id, or the beginning of it"
+HINT = "`resizeflow migration show ID` tells all of one, `resizeflow migration history ID` how it came to this.\n"
 
 
 def rows_of(tx: Transaction, migrations: Sequence[Migration], window: float = 0.0) -> list[dict[str, Any]]:
@@ -40,12 +43,14 @@ def rows_of(tx: Transaction, migrations: Sequence[Migration], window: float = 0.
 
     jobs = tx.jobs.unfinished_of([migration.id for migration in migrations])
     told = {key: f"{job.flow} {job.state}" for key, job in jobs.items()}
+    stopped = {key: job.reason for key, job in jobs.items() if job.state != "running"}
     when = due(tx, window)
     return [
         {
             **_row_of(migration),
             "job": Maybe(told.get(migration.id)),
             "auto_confirm_at": Moment(when.get(migration.id)),
+            "why": Sentence(stopped.get(migration.id) or migration.error),
         }
         for migration in migrations
     ]
@@ -74,6 +79,7 @@ def details_of(tx: Transaction, migration: Migration, window: float) -> dict[str
         **_row_of(migration),
         "id": migration.id,
         **_job_of(tx, jobs[-1] if jobs else None),
+        "what_to_do": Maybe(_what_to_do(migration, jobs[-1] if jobs else None)),
         "bytes_done": migration.bytes_done,
         "bytes_total": migration.bytes_total,
         "error": Maybe(migration.error),
@@ -146,6 +152,17 @@ def _waits_for(tx: Transaction, job: Job) -> str | None:
     return f"its next attempt, in {wait:.0f} s" if wait else "a worker that is free"
 
 
+def _what_to_do(migration: Migration, job: Job | None) -> str | None:
+    """The command that shows the page of the runbook; None if nothing is to be done."""
+    if job is not None and job.state == "needs-attention":
+        return command_for(page_of_reason(job.reason or "", ATTENTION))
+    if job is not None and job.state == "queued":
+        return command_for(page_of_reason(job.reason or "", WAITS))
+    if migration.error:
+        return command_for(page_of_reason(migration.error, ROLLED_BACK))
+    return None
+
+
 def _downtime(migration: Migration) -> float | None:
     if not migration.powered_off_at or not migration.resumed_at:
         return None
@@ -153,7 +170,10 @@ def _downtime(migration: Migration) -> float | None:
 
 
 class MigrationList(Lister):
-    """List migrations, the latest first."""
+    """List migrations, the latest first, and why those that wait, stopped or were rolled back did.
+
+    STATUS `error` is a resize that was rolled back: its machine is as before.
+    """
 
     example = """
 resizeflow migration list --open
@@ -170,6 +190,12 @@ resizeflow migration list --instance web-1 -f json
             instance = tx.instances.get(parsed_args.instance).id if parsed_args.instance else None
             found = tx.migrations.list(instance, parsed_args.limit, open_only=parsed_args.open)
             return table(rows_of(tx, found, self.backend.settings.resize_confirm_window), COLUMNS)
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        code: int = super().run(parsed_args)
+        if parsed_args.formatter == "table":
+            self.app.stdout.write(HINT)
+        return code
 
 
 class MigrationShow(ShowOne):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 GROUPS: Mapping[str, str] = {
     "resize migrate confirm revert": "resize and cold migration",
     "migration": "migrations, open and past",
+    "report dashboard": "in a browser",
     "instance": "managed machines",
     "host": "hosts",
     "aggregate": "host aggregates and availability zones",
@@ -34,6 +35,8 @@ COMMANDS: Mapping[str, str] = {
     "migration resume": "resizeflow.commands.migration:MigrationResume",
     "migration rollback": "resizeflow.commands.migration:MigrationRollback",
     "migration cancel": "resizeflow.commands.migration:MigrationCancel",
+    "report": "resizeflow.commands.report:Report",
+    "dashboard": "resizeflow.commands.dashboard:Dashboard",
     "instance adopt": "resizeflow.commands.instance:InstanceAdopt",
     "instance list": "resizeflow.commands.instance:InstanceList",
     "instance show": "resizeflow.commands.instance:InstanceShow",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -21,13 +22,14 @@ from taskflow.jobs import base
 
 from resizeflow.handover import Attention, Handover, Stopping
 from resizeflow.lease import Lease
+from resizeflow.persistence import next_actions
 from resizeflow.persistence.database import AWAY, Database, in_short
 from resizeflow.persistence.flow_store import ENDED, FlowStore
 from resizeflow.persistence.models import AtomDetail, Event, FlowDetail, Job
 from resizeflow.persistence.progress import what_remains
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.persistence.unit_of_work import UnitOfWork
-from resizeflow.states import JobState, OnCrash
+from resizeflow.states import JobState, OnCrash, Outcome
 
 T = TypeVar("T")
 POLL = 1.0
@@ -227,16 +229,27 @@ class DatabaseJobBoard(base.JobBoard):
         if state not in ENDED:
             return False
         tx.events.lease = lease
-        tx.jobs.put_down(lease, JobState.DONE, reason=None)
-        tx.events.add(lease.migration_id, "lease", f"the job's flow has ended ({state}): it is done")
+        self._end(tx, lease, state)
         return True
+
+    @staticmethod
+    def _end(tx: Transaction, lease: Lease, state: str) -> None:
+        tx.jobs.put_down(lease, JobState.DONE, reason=None)
+        text = f"the job's flow has ended ({state}): it is done"
+        tx.events.add(lease.migration_id, "lease", text, transition=f"{JobState.RUNNING} -> {JobState.DONE}")
 
     def _taken(self, tx: Transaction, lease: Lease) -> Lease:
         """Tells of a take-over; after a crash, turns the job back if that is its policy."""
         tx.events.lease = lease
         died = lease.taken_from
         what = f"takes the job over from {died}, whose lease has ended" if died else "takes the job up"
-        tx.events.add(lease.migration_id, "lease", f"worker {lease.owner} {what}, epoch {lease.epoch}")
+        tx.events.add(
+            lease.migration_id,
+            "lease",
+            f"worker {lease.owner} {what}, epoch {lease.epoch}",
+            transition=f"{'lapsed' if died else JobState.QUEUED} -> {JobState.RUNNING}",
+            **({"from": died, **asdict(lease.left)} if lease.left else {}),
+        )
         # A worker that only had lost the database for a while did not die.
         crashed = died is not None and died != lease.owner
         if crashed and tx.jobs.get(lease.job_id).on_crash is OnCrash.ROLLBACK and tx.jobs.turn_back(lease.job_id):
@@ -259,7 +272,7 @@ class DatabaseJobBoard(base.JobBoard):
         with self._claimed(job, who, "job.done") as tx:
             state = tx.session.get_one(FlowDetail, job.uuid).state
             if state in ENDED:
-                tx.jobs.put_down(job.held, JobState.DONE, reason=None)
+                self._end(tx, job.held, state)
             else:
                 self._stop_for_a_person(tx, job, f"{who} says it is done, but its flow is {state or 'not begun'}")
 
@@ -276,8 +289,17 @@ class DatabaseJobBoard(base.JobBoard):
                 delay = min(2.0 ** (tx.jobs.get(job.uuid).attempts - 1), LONGEST_BACKOFF)
             tx.jobs.put_down(job.held, JobState.QUEUED, reason=handover.reason, delay=delay, counts=handover.counts)
             job.work.write_lines(tx)
-            kind = "stopped" if isinstance(handover, Stopping) else "waiting"
-            tx.events.add(job.book_uuid, kind, handover.reason, delay=delay)
+            stopped = isinstance(handover, Stopping)
+            tx.events.add(
+                job.book_uuid,
+                "stopped" if stopped else "waiting",
+                handover.reason,
+                transition=f"{JobState.RUNNING} -> {JobState.QUEUED}",
+                seconds=self._held_for(job),
+                outcome=Outcome.WAITING,
+                next_action=None if stopped else next_actions.of_wait(handover.reason),
+                delay=delay,
+            )
 
     @base.check_who
     def trash(self, job: BoardJob, who: str) -> None:
@@ -293,8 +315,21 @@ class DatabaseJobBoard(base.JobBoard):
         stored = {atom.name: atom.state for atom in atoms}
         reason = f"{why.rstrip('.')}. {what_remains(self.flows.get(row.flow, sorted(stored)), stored, row.direction)}"
         tx.jobs.put_down(job.held, JobState.NEEDS_ATTENTION, reason=reason)
-        tx.events.add(row.migration_id, "attention", reason)
+        tx.events.add(
+            row.migration_id,
+            "attention",
+            reason,
+            transition=f"{JobState.RUNNING} -> {JobState.NEEDS_ATTENTION}",
+            seconds=self._held_for(job),
+            outcome=Outcome.NEEDS_ATTENTION,
+            error=why,
+            next_action=next_actions.of_attention(reason),
+        )
         tx.outbox.stopped(row, reason)
+
+    def _held_for(self, job: BoardJob) -> float:
+        """Seconds since it was taken up."""
+        return round(self.database.clock.boottime() - job.held.taken_at, 3)
 
     # --- the database ------------------------------------------------------------------------------------
 

@@ -1,0 +1,68 @@
+"""`resizeflow report`: the whole of a migration as one page."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from resizeflow.commands.base import Command
+from resizeflow.errors import UsageError
+
+
+class Report(Command):
+    """Write all that is known of a migration as one page for a browser.
+
+    The file needs nothing else, no network and no program: who ran which task when, crashes, retries, the downtime of
+    the guest, bytes over time, what was before and after, every line of the log, and whether the log verifies. It can
+    be printed, mailed and archived.
+    """
+
+    example = """
+resizeflow report 1a2b3c4d --html web-1.html
+resizeflow report 1a2b3c4d --html > web-1.html
+"""
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("migration", help="its id, or the beginning of it")
+        parser.add_argument(
+            "--html", nargs="?", const="-", default="-", metavar="FILE", help="where to; default or -: standard output"
+        )
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        from resizeflow.pages.report import as_file  # noqa: PLC0415 - Jinja2 and SQLAlchemy are not needed for help
+
+        with self.backend.database.read() as tx:
+            page = as_file(tx, tx.migrations.get(parsed_args.migration), tx.now())
+        if parsed_args.html == "-":
+            self.app.stdout.write(page)
+        else:
+            write_whole(Path(parsed_args.html), page)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file, or leaves it as it was. Raises UsageError."""
+    beside = None
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(21, "it is a folder")
+        number, beside = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+        Path(beside).replace(path)
+    except OSError as error:
+        if beside is not None:
+            with contextlib.suppress(OSError):
+                Path(beside).unlink()
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror or error}. Name another file with --html."
+        ) from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,161 @@
+"""All about one migration: the facts of its report, and the report as one file that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from resizeflow import __version__
+from resizeflow.audit.comparison import Line, comparison
+from resizeflow.audit.outcome import Standing, next_command, sentence, standing, title
+from resizeflow.audit.progress import duration, size
+from resizeflow.audit.timeline import Timeline, timeline
+from resizeflow.errors import UsageError
+from resizeflow.pages.chart import Chart, chart
+from resizeflow.pages.rendering import environment, style
+from resizeflow.persistence.models import Event, Job, Migration
+from resizeflow.persistence.transaction import Transaction
+from resizeflow.states import JobState
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Whether the log is what was written."""
+
+    good: bool
+    text: str
+
+
+@dataclass
+class Trouble:
+    """A crash, a retry, or what a person asked for; the same again and again is one, counted."""
+
+    at: datetime
+    sign: str
+    kind: str
+    worker: str | None
+    task: str | None
+    text: str
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is shown of a migration."""
+
+    migration: Migration
+    events: Sequence[Event]
+    """Those that are listed: all, or the last ones."""
+    count_told: str
+    told: Timeline
+    chart: Chart | None
+    title: str
+    stands: Standing
+    sentence: str
+    next_command: str | None
+    asked_by: str
+    downtime: str
+    bytes: str
+    trouble: Sequence[Trouble]
+    comparison: Sequence[Line]
+    verified: Verified
+
+
+_SIGNS = {
+    "waiting": ("↻", "waited"),
+    "unknown": ("↻", "no answer"),
+    "retry": ("↻", "tried again"),
+    "failure": ("✘", "failed"),
+    "pivot": ("⚑", "point of no return"),
+    "command": ("⚑", "asked for"),
+    "attention": ("✋", "stopped for a person"),
+    "stopped": ("‖", "worker stopped"),
+}
+
+
+def report_of(tx: Transaction, migration: Migration, now: datetime, *, last: int | None = None) -> Report:
+    """The facts as they are in the database now; with `last` only so many lines of the log are listed."""
+    jobs, events = tx.jobs.of_migration(migration.id), tx.events.of(migration.id)
+    unfinished = next((job for job in jobs if job.state is not JobState.DONE), None)
+    told = timeline(migration, jobs, events)
+    instance = tx.instances.find(migration.instance_id)
+    stands = standing(migration.status, unfinished.state if unfinished else None)
+    listed = events if last is None else events[-last:]
+    return Report(
+        migration=migration,
+        events=listed,
+        count_told=f"{len(events)} lines" if len(listed) == len(events) else f"the last {last} of {len(events)} lines",
+        told=told,
+        chart=chart(told, now),
+        title=title(migration),
+        stands=stands,
+        sentence=sentence(migration, unfinished),
+        next_command=next_command(migration.id, migration.instance_name, stands),
+        asked_by=_asked_by(jobs),
+        downtime=_downtime(migration, told, now),
+        bytes=f"{size(migration.bytes_done)} of {size(migration.bytes_total)}" if migration.bytes_total else "nothing",
+        trouble=_trouble(told),
+        comparison=comparison(migration, instance.ports if instance else ()),
+        verified=_verified(tx, migration.id, len(events)),
+    )
+
+
+def as_file(tx: Transaction, migration: Migration, now: datetime) -> str:
+    """The report as one HTML document."""
+    report = report_of(tx, migration, now)
+    page = environment().get_template("report.html")
+    return page.render(report=report, title=report.title, standalone=True, style=style(), now=now, version=__version__)
+
+
+def _asked_by(jobs: Sequence[Job]) -> str:
+    first = jobs[0] if jobs else None
+    if first is None or first.asked_by is None:
+        return "not known: it was asked for before this was kept"
+    return f"{first.asked_by} on {first.asked_from}"
+
+
+def _downtime(migration: Migration, told: Timeline, now: datetime) -> str:
+    if not told.downtimes:
+        return "none" if migration.was_running is not False else "none: it was off before"
+    return ", ".join(
+        duration(down.seconds) if down.seconds is not None else f"{duration((now - down.start).total_seconds())} so far"
+        for down in told.downtimes
+    )
+
+
+def _trouble(told: Timeline) -> list[Trouble]:
+    found = [
+        Trouble(
+            over.at,
+            "✖",
+            "worker died" if over.died != over.by else "worker was cut off",
+            told.letters.get(over.died, over.died),
+            over.task,
+            f"its last sign was at {f'{over.share:.0%} of the transfer' if over.share is not None else 'this task'}; "
+            f"{told.letters.get(over.by, over.by)} took over after {duration(over.silence)}, in epoch {over.epoch}",
+        )
+        for over in told.takeovers
+    ]
+    for mark in told.marks:
+        sign, kind = _SIGNS.get(mark.kind, ("•", mark.kind))
+        letter = told.letters.get(mark.worker, mark.worker) if mark.worker else None
+        found.append(Trouble(mark.at, sign, kind, letter, mark.task, mark.text))
+    folded: list[Trouble] = []
+    for item in sorted(found, key=lambda item: item.at):
+        before = folded[-1] if folded else None
+        if before and (before.kind, before.text) == (item.kind, item.text) and item.sign == _SIGNS["retry"][0]:
+            before.times += 1
+        else:
+            folded.append(item)
+    return folded
+
+
+def _verified(tx: Transaction, migration_id: str, lines: int) -> Verified:
+    try:
+        flaw = tx.events.flaw(migration_id)
+    except UsageError as error:
+        return Verified(False, f"It was not verified: {error}")
+    if flaw is None:
+        return Verified(True, f"The chain of all {lines} lines verifies: none was changed, added or removed.")
+    return Verified(False, f"The log is not what was written: {flaw}.")

@@ -27,6 +27,7 @@ from resizeflow.persistence.database import AWAY, Database, away, in_short
 from resizeflow.persistence.flow_store import ENDED, FlowStore
 from resizeflow.persistence.job_board import POLL, BoardJob, DatabaseJobBoard
 from resizeflow.persistence.models import Job
+from resizeflow.persistence.seals import seal_logs
 from resizeflow.postman import Postman, forget_old
 from resizeflow.settlement import queue_settlements
 from resizeflow.states import Direction, JobState
@@ -165,6 +166,7 @@ class Worker:
             "Debts": lambda: queue_settlements(self.database, looks),
             "Undecided resizes": lambda: queue_confirms(self.database, looks, self.settings),
             "Old notifications": lambda: forget_old(self.database, self.settings.notifications, self.clock),
+            "Seals of the log": lambda: seal_logs(self.database),
         }
 
     def drain(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 
 from resizeflow.doctor.report import Breach
-from resizeflow.persistence.chain import first_flaw
+from resizeflow.persistence.flaws import first_flaw
 from resizeflow.persistence.models import AtomDetail, Debt, Event, EventLog, FlowDetail, Job, Migration, Notification
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import TERMINAL

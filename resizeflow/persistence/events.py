@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 from oslo_db.exception import DBDuplicateEntry
 
 from resizeflow.persistence.audit_key import AuditKey
-from resizeflow.persistence.chain import GENESIS, Flaw, first_flaw, link, signature
+from resizeflow.persistence.chain import GENESIS, is_signed, link, signature
+from resizeflow.persistence.flaws import Flaw, first_flaw
 from resizeflow.persistence.models import FLEET, Event, EventLog, Instance, Migration
 from resizeflow.states import Outcome
 
@@ -24,7 +25,7 @@ _OPEN = sa.insert(_LOGS)
 _MOVE_ON = (
     sa.update(_LOGS)
     .where(_LOGS.c.id == sa.bindparam("log"))
-    .values(seq=sa.bindparam("last"), chain=sa.bindparam("end"), signature=sa.bindparam("signed"))
+    .values(seq=sa.bindparam("last"), chain=sa.bindparam("end"), signature=sa.bindparam("signed"), sealed=False)
 )
 _INSERT = sa.insert(cast("sa.Table", Event.__table__))
 _OF_WHOM = sa.select(Migration.instance_id, Migration.instance_name.label("instance"), Migration.project_id)
@@ -134,7 +135,8 @@ class Events:
 
     def _chain(self, log_id: str, lines: Sequence[dict[str, Any]]) -> None:
         """Numbers lines, and moves the log's end on."""
-        log = self._locked(log_id) or self._opened(log_id)
+        log = self.end_of(log_id)
+        genuine = is_signed(self._tx.audit_key, log)
         for line in lines:
             log["seq"] += 1
             line["seq"] = log["seq"]
@@ -142,11 +144,21 @@ class Events:
             for column in ("instance_id", "instance", "project_id"):
                 line.setdefault(column, log[column])
             line["chain"] = log["chain"] = link(self._tx.audit_key, log["chain"], line)
-        end = {"log": log_id, "last": log["seq"], "end": log["chain"], "signed": signature(self._tx.audit_key, log)}
+        self.move_on(log, genuine=genuine)
+
+    def move_on(self, log: Mapping[str, Any], *, genuine: bool) -> None:
+        """Writes where a log ends from now on. One whose end was forged stays unsigned: else whoever cut it off would
+        only have to wait for the next line."""
+        signed = signature(self._tx.audit_key, log) if genuine else log["signature"]
+        end = {"log": log["id"], "last": log["seq"], "end": log["chain"], "signed": signed}
         self._tx.connection.execute(_MOVE_ON, end)
 
+    def end_of(self, log_id: str) -> dict[str, Any]:
+        """Where a log stands, as a row of `event_logs`; nobody else writes it until the commit. One that is not there
+        begins."""
+        return self._locked(log_id) or self._opened(log_id)
+
     def _locked(self, log_id: str) -> dict[str, Any] | None:
-        """Where the log stands; nobody else writes it until the commit."""
         row = self._tx.connection.execute(_LOCK, {"log": log_id}).mappings().first()
         return None if row is None else dict(row)
 

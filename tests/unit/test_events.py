@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from resizeflow.actor import Actor
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.errors import UsageError
-from resizeflow.persistence.chain import COVERED, GENESIS, Flaw, first_flaw, line_of, link
+from resizeflow.persistence.chain import COVERED, GENESIS, link, row_of
 from resizeflow.persistence.database import Database
+from resizeflow.persistence.flaws import Flaw, What, first_flaw
 from resizeflow.persistence.models import FLEET, Event, EventLog
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, Outcome
@@ -28,6 +29,10 @@ CHANGES: dict[str, Any] = dict.fromkeys(COVERED, "changed") | {
     "data": {"changed": True},
     "chain": "f" * 64,
 }
+
+
+def missing(number: int) -> Flaw:
+    return Flaw(number, What.MISSING, "it is missing")
 
 
 @pytest.fixture
@@ -58,7 +63,7 @@ def test_a_finished_resize_has_a_whole_log(cloud: Cloud, job: Submitted) -> None
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert flaw_of(cloud, events) is None
     with cloud.database.read() as tx:
-        assert events[0].chain == link(tx.audit_key, GENESIS, line_of(events[0]))
+        assert events[0].chain == link(tx.audit_key, GENESIS, row_of(events[0], COVERED))
     assert len({event.chain for event in events}) == len(events)
     assert [event.at for event in events] == sorted(event.at for event in events)
     assert (events[0].kind, events[0].epoch, events[0].worker) == ("state", 0, None)
@@ -99,7 +104,7 @@ def test_a_changed_line_is_found(cloud: Cloud, job: Submitted) -> None:
         setattr(event, column, kept + CHANGES[column] if column == "at" else CHANGES[column])
         flaw = first_flaw(key, end, events)
         assert flaw is not None, column
-        assert flaw.seq == number
+        assert flaw.seq == (-1 if column == "seq" else number)
         setattr(event, column, kept)
     assert first_flaw(key, end, events) is None
 
@@ -108,10 +113,13 @@ def test_a_removed_line_is_found_wherever_it_was(cloud: Cloud, job: Submitted) -
     events = log(cloud, job)
     for number in range(1, len(events)):
         rest = events[:number] + events[number + 1 :]
-        assert flaw_of(cloud, rest) == Flaw(number + 1, "it is missing")
-    assert flaw_of(cloud, events[1:]) == Flaw(1, "it is missing")
+        last = number + 1 == len(events)
+        gone = Flaw(number + 1, What.CUT_OFF, "it is cut off") if last else missing(number + 1)
+        assert flaw_of(cloud, rest) == gone
+    assert flaw_of(cloud, events[1:]) == missing(1)
     some = len(events) - 3
-    assert flaw_of(cloud, events[:some]) == Flaw(some + 1, f"it is missing, as are all up to line {len(events)}")
+    cut = f"it is cut off, as are all up to line {len(events)}"
+    assert flaw_of(cloud, events[:some]) == Flaw(some + 1, What.CUT_OFF, cut)
 
 
 def test_reordered_repeated_and_foreign_lines_are_found(cloud: Cloud, job: Submitted) -> None:
@@ -119,9 +127,9 @@ def test_reordered_repeated_and_foreign_lines_are_found(cloud: Cloud, job: Submi
     for number in range(len(events) - 1):
         swapped = list(events)
         swapped[number], swapped[number + 1] = swapped[number + 1], swapped[number]
-        assert flaw_of(cloud, swapped) == Flaw(number + 1, "it is missing")
+        assert flaw_of(cloud, swapped) == missing(number + 1)
         repeated = [*events[: number + 1], *events[number:]]
-        assert flaw_of(cloud, repeated) == Flaw(number + 2, "there are two of the one before")
+        assert flaw_of(cloud, repeated) == Flaw(number + 1, What.INSERTED, "there is one too many of it")
 
 
 def test_a_renumbered_log_without_a_line_is_found(cloud: Cloud, job: Submitted) -> None:
@@ -135,7 +143,8 @@ def test_a_renumbered_log_without_a_line_is_found(cloud: Cloud, job: Submitted) 
             tx.session.execute(of_it.where(Event.seq == seq).values(seq=seq - 1))
     events = log(cloud, job)
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    assert (flaw_of(cloud, events) or Flaw(0, "")).seq == gone
+    found = "before it a line is missing, and the gap was closed"
+    assert flaw_of(cloud, events) == Flaw(gone, What.MISSING, found)
 
 
 def test_a_line_changed_in_the_database_is_found_although_more_was_written(cloud: Cloud, job: Submitted) -> None:
@@ -143,7 +152,7 @@ def test_a_line_changed_in_the_database_is_found_although_more_was_written(cloud
         line = sa.update(Event).where(Event.migration_id == job.migration_id, Event.seq == 3)
         tx.session.execute(line.values(text="it was somebody else"))
         tx.events.add(job.migration_id, "note", "written later")
-    assert (flaw_of(cloud, log(cloud, job)) or Flaw(0, "")).seq == 3
+    assert flaw_of(cloud, log(cloud, job)) == Flaw(3, What.CHANGED, "it was changed")
 
 
 def test_two_migrations_have_two_chains(cloud: Cloud, job: Submitted) -> None:

@@ -1,7 +1,18 @@
 """The tables. Sizes: memory in MiB, `*_gb` in GiB, `*_bytes` and capacities in bytes; times aware, UTC."""
 
 from resizeflow.persistence.models.accounts import QuotaClassLimit, QuotaLimit, QuotaUsage, Reservation
-from resizeflow.persistence.models.audit import FLEET, SEALS, AuditKeyRow, Event, EventLog, Seal
+from resizeflow.persistence.models.audit import (
+    COMMON_KINDS,
+    FLEET,
+    RARE,
+    SEALS,
+    UNSEALED,
+    UNUSUAL,
+    AuditKeyRow,
+    Event,
+    EventLog,
+    Seal,
+)
 from resizeflow.persistence.models.columns import GIB, Base, UtcDateTime, Word
 from resizeflow.persistence.models.inventory import (
     Aggregate,
@@ -34,10 +45,14 @@ from resizeflow.persistence.models.work import (
 )
 
 __all__ = [
+    "COMMON_KINDS",
     "FLEET",
     "GIB",
+    "RARE",
     "SEALS",
     "SERVICE_OF",
+    "UNSEALED",
+    "UNUSUAL",
     "Aggregate",
     "AggregateHost",
     "Allocation",

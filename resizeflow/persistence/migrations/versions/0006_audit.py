@@ -27,6 +27,8 @@ COLUMNS: tuple[sa.Column[Any], ...] = (
     sa.Column("next_action", sa.Text(), nullable=True),
 )
 UNUSUAL = sa.text("outcome != 'ok'")
+RARE = sa.text("kind NOT IN ('effect', 'note', 'notification', 'state', 'task')")
+UNSEALED = sa.text("NOT sealed")
 
 
 def upgrade() -> None:
@@ -42,6 +44,7 @@ def upgrade() -> None:
     for column_name in ("instance", "host", "project_id", "asked_by"):
         op.create_index(f"ix_events_{column_name}", "events", [column_name, "at"])
     op.create_index("ix_events_outcome", "events", ["outcome", "at"], sqlite_where=UNUSUAL, postgresql_where=UNUSUAL)
+    op.create_index("ix_events_kind", "events", ["kind", "at"], sqlite_where=RARE, postgresql_where=RARE)
     op.create_table(
         "event_logs",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -54,8 +57,10 @@ def upgrade() -> None:
         sa.Column("pruned_seq", sa.Integer(), nullable=False),
         sa.Column("pruned_chain", sa.String(length=64), nullable=False),
         sa.Column("signature", sa.String(length=64), nullable=False),
+        sa.Column("sealed", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index("ix_event_logs_unsealed", "event_logs", ["id"], sqlite_where=UNSEALED, postgresql_where=UNSEALED)
     op.create_table(
         "seals",
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),

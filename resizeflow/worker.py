@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -23,6 +23,7 @@ from resizeflow.event_receiver import Receiver
 from resizeflow.gate import Connections, Gate, Looks
 from resizeflow.handover import Attention, Handover, LeaseLost, TurnBack
 from resizeflow.lease import Lease
+from resizeflow.observer import Observer, Observers
 from resizeflow.persistence.database import AWAY, Database, away, in_short
 from resizeflow.persistence.flow_store import ENDED, FlowStore
 from resizeflow.persistence.job_board import POLL, BoardJob, DatabaseJobBoard
@@ -54,8 +55,10 @@ class Worker:
         connections: Connections | None = None,
         clock: Clock | None = None,
         announced: bool = True,
+        observers: Sequence[Observer] = (),
     ) -> None:
-        """`announced`: others may leave jobs to it. One that runs a single job in the foreground is not."""
+        """`announced`: others may leave jobs to it. One that runs a single job in the foreground is not. `observers`
+        see what it does, until it ends."""
         self.database = database
         self.settings = settings
         self.announced = announced
@@ -64,6 +67,7 @@ class Worker:
         self.clock = clock or Clock()
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.stop = threading.Event()
+        self._seen = Observers(observers)
         self._leases: dict[str, Lease] = {}
         self._closing = threading.Event()
         self._renewer = threading.Thread(target=self._keep_leases, name="lease renewer", daemon=True)
@@ -71,6 +75,7 @@ class Worker:
         self._receiver = self._make_receiver()
 
     def __enter__(self) -> Worker:
+        self.database.watchers.append(self._seen.committed)
         self._renewer.start()
         if self._postman is not None:
             self._postman.start()
@@ -98,6 +103,8 @@ class Worker:
         self.connections.close()
         with contextlib.suppress(*AWAY), self.database.write() as tx:
             tx.jobs.worker_gone(self.name)
+        self.database.watchers.remove(self._seen.committed)
+        self._seen.close()
 
     # --- which jobs --------------------------------------------------------------------------------------
 
@@ -213,12 +220,15 @@ class Worker:
             LOG.warning("Job %s could not be taken: %s", job_id, error)
             return False
         lease = self._leases[job_id] = job.held
-        LOG.info("Job %s of migration %s taken up, epoch %d", job_id, lease.migration_id, lease.epoch)
+        self._seen.begun(job)
+        died = f" from {lease.taken_from}" if lease.taken_from else ""
+        LOG.info("Job %s of migration %s taken up%s, epoch %d", job_id, lease.migration_id, died, lease.epoch)
         try:
             self._hold(job)
+            LOG.info("Job %s put down", job_id)
         finally:
             self._leases.pop(job_id, None)
-        LOG.info("Job %s put down", job_id)
+            self._seen.ended(job)
         return True
 
     def _hold(self, job: BoardJob) -> None:
@@ -325,9 +335,11 @@ class Worker:
                 self._renew()
             except AWAY as error:
                 LOG.warning("Leases could not be renewed: %s", in_short(error))
+                self._seen.not_renewed()
                 pause = min(pause, POLL)
             except Exception:
                 LOG.exception("Leases could not be renewed")
+                self._seen.not_renewed()
                 pause = min(pause, POLL)
             if self._closing.wait(pause):
                 return

@@ -15,6 +15,7 @@ from resizeflow.commands.base import Command, Lines, Lister, Moment
 from resizeflow.errors import Interrupted
 
 if TYPE_CHECKING:
+    from resizeflow.observer import Observer
     from resizeflow.persistence.jobs import Held
     from resizeflow.worker import Worker
 
@@ -41,11 +42,15 @@ resizeflow worker --drain      (do what is queued now, then exit)
         parser.add_argument("--drain", action="store_true", help="exit when nothing is left that can be done now")
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        from resizeflow.worker import Worker  # noqa: PLC0415 - TaskFlow is not needed for help
+        from resizeflow import logs  # noqa: PLC0415 - neither oslo.log nor TaskFlow is needed for help
+        from resizeflow.worker import Worker  # noqa: PLC0415 - as above
 
-        self._log_to_stderr()
+        backend = self.backend
+        logs.begin(backend.settings.file, debug=self.app.options.debug)
         log = logging.getLogger(__name__)
-        with Worker(self.backend.database, self.backend.settings, connections=self.backend.connections) as worker:
+        with Worker(
+            backend.database, backend.settings, connections=backend.connections, observers=self._observers()
+        ) as worker:
             log.info("Worker %s is up", worker.name)
             if parsed_args.drain:
                 log.info("%d runs done, nothing is left that can be done now", until_signalled(worker, worker.drain))
@@ -53,10 +58,21 @@ resizeflow worker --drain      (do what is queued now, then exit)
                 until_signalled(worker, lambda: worker.serve(parsed_args.jobs))
         log.info("Worker %s is down", worker.name)
 
-    def _log_to_stderr(self) -> None:
-        if not self.app.options.debug:
-            logging.getLogger().setLevel(logging.ERROR)
-            logging.getLogger("resizeflow").setLevel(logging.INFO)
+    def _observers(self) -> list[Observer]:
+        """The log, and the others that are configured; each is imported only then."""
+        from resizeflow.logs import JobLog  # noqa: PLC0415 - as above
+
+        settings = self.backend.settings
+        observers: list[Observer] = [JobLog()]
+        if settings.metrics:
+            from resizeflow.metrics import Metrics  # noqa: PLC0415 - as above
+
+            observers.append(Metrics(self.backend.database, settings.metrics))
+        if settings.traces:
+            from resizeflow.traces import Traces  # noqa: PLC0415 - as above
+
+            observers.append(Traces())
+        return observers
 
 
 def _positive(text: str) -> int:

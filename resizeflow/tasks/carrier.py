@@ -45,8 +45,8 @@ def copied(task: MoveTask, migration: Migration, text: str) -> None:
         row.bytes_done = row.bytes_total
         for disk in with_content(row):
             disk.copied_at = disk.copied_at or tx.now()
-        how_far = {"bytes_done": row.bytes_done, "bytes_total": row.bytes_total}
-        tx.events.add(migration.id, "transfer", text, task=task.name, **how_far)
+        done, total = row.bytes_done, row.bytes_total
+        tx.events.add(migration.id, "transfer", text, task=task.name, bytes_done=done, bytes_total=total)
 
 
 def progress(task: MoveTask, migration: Migration, done: int, total: int) -> None:

@@ -1,0 +1,173 @@
+"""The spans of a worker: what is a part of what, how it ended, and that a take-over goes on in the same trace."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+from resizeflow.chaos.cloud import Cloud
+from resizeflow.observer import Observer
+from resizeflow.persistence.transaction import Transaction
+from resizeflow.service import Submitted
+from resizeflow.traces import Traces
+from resizeflow.worker import Worker
+from tests.observed import REFUSAL, Story, lines, observed, run
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Cloud:
+    return Cloud(tmp_path_factory.mktemp("traces")).build()
+
+
+@pytest.fixture(scope="module")
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture(scope="module")
+def story(cloud: Cloud, exporter: InMemorySpanExporter) -> Iterator[Story]:
+    with observed(cloud, Traces(SimpleSpanProcessor(exporter))) as story:
+        yield story
+
+
+@pytest.fixture(scope="module")
+def spans(story: Story, exporter: InMemorySpanExporter) -> Sequence[ReadableSpan]:
+    return exporter.get_finished_spans()
+
+
+def told(span: ReadableSpan, word: str) -> object:
+    return (span.attributes or {}).get(f"resizeflow.{word}")
+
+
+def runs(spans: Sequence[ReadableSpan], job: Submitted) -> list[ReadableSpan]:
+    """A job's runs, in their order."""
+    return [span for span in spans if told(span, "request_id") == job.job_id]
+
+
+def tasks(spans: Sequence[ReadableSpan], run: ReadableSpan) -> list[ReadableSpan]:
+    """What is under a run, in the order in which it ended."""
+    return [span for span in spans if span.parent is not None and span.parent.span_id == run.context.span_id]
+
+
+def test_a_run_has_the_tasks_that_it_ran(cloud: Cloud, story: Story, spans: Sequence[ReadableSpan]) -> None:
+    (confirm,) = runs(spans, story.confirm)
+    ran = [line for line in lines(cloud, story, "task") if line.request_id == story.confirm.job_id]
+    assert [span.name for span in tasks(spans, confirm)] == [line.task for line in ran if line.outcome]
+    assert (confirm.name, told(confirm, "outcome"), told(confirm, "epoch")) == ("confirm_v1", "done", 1)
+    assert (told(confirm, "instance_id"), told(confirm, "worker")) == (cloud.uuid, story.worker)
+    assert all(run.parent is None for job in story.jobs for run in runs(spans, job))
+    assert len(spans) == sum(len(tasks(spans, run)) + 1 for job in story.jobs for run in runs(spans, job))
+
+
+def test_times_are_those_of_the_log(cloud: Cloud, story: Story, spans: Sequence[ReadableSpan]) -> None:
+    (confirm,) = runs(spans, story.confirm)
+    ran = [line for line in lines(cloud, story, "task") if line.request_id == story.confirm.job_id]
+    ends = [line.at.timestamp() for line in ran if line.outcome]
+    assert [(span.end_time or 0) / 1e9 for span in tasks(spans, confirm)] == pytest.approx(ends, abs=1e-5)
+    assert [(span.start_time or 0) / 1e9 for span in tasks(spans, confirm)] == pytest.approx(
+        [line.at.timestamp() for line in ran if not line.outcome], abs=1e-5
+    )
+
+
+def test_a_migration_is_one_trace(story: Story, spans: Sequence[ReadableSpan]) -> None:
+    for job in story.jobs:
+        for one in runs(spans, job):
+            traces = {span.context.trace_id for span in (one, *tasks(spans, one))}
+            assert traces == {uuid.UUID(job.migration_id).int}
+    assert story.taken_over.migration_id == story.confirm.migration_id != story.rolled_back.migration_id
+
+
+def test_a_failed_task_and_the_way_back(story: Story, spans: Sequence[ReadableSpan]) -> None:
+    (run,) = runs(spans, story.rolled_back)
+    under = tasks(spans, run)
+    (failed,) = [span for span in under if span.status.status_code is StatusCode.ERROR]
+    assert (failed.name, told(failed, "outcome")) == ("DefineDestination", "failed")
+    assert REFUSAL in (failed.status.description or "")
+    back = [span.name for span in under[under.index(failed) + 1 :]]
+    assert back[0] == "DefineDestination.revert"
+    assert all(name.endswith(".revert") for name in back)
+    assert (told(run, "outcome"), run.status.status_code) == ("rolled-back", StatusCode.ERROR)
+    assert run.status.description == failed.status.description
+
+
+def test_what_a_task_tells_is_with_its_span(story: Story, spans: Sequence[ReadableSpan]) -> None:
+    (run,) = runs(spans, story.unanswered)
+    (task,) = [span for span in tasks(spans, run) if span.name == "DefineDestination"]
+    unknown = [event for event in task.events if event.name == "unknown"]
+    assert [(event.attributes or {})["outcome"] for event in unknown] == ["unknown"]
+    assert task.status.status_code is StatusCode.UNSET
+
+
+def test_a_take_over_by_an_unseen_worker(story: Story, spans: Sequence[ReadableSpan]) -> None:
+    (run,) = runs(spans, story.taken_over)
+    assert told(run, "epoch") == 2
+    assert told(run, "taken_from") != story.worker
+    first = tasks(spans, run)[0]
+    assert first.name == "TransferDisks"
+    assert (run.start_time or 0) <= (first.start_time or 0) <= (first.end_time or 0)
+
+
+class Stopper(Observer):
+    """Stops a worker when its transfer begins."""
+
+    stop = threading.Event()
+
+    def committed(self, tx: Transaction) -> None:
+        if any(line["task"] == "TransferDisks" for line in tx.events.written):
+            self.stop.set()
+
+
+def test_a_take_over_goes_on_in_the_same_trace(tmp_path: Path) -> None:
+    """Two workers, each with spans of its own, as on two machines; the first is stopped, the second goes on."""
+    cloud, exporters = Cloud(tmp_path).build(), [InMemorySpanExporter(), InMemorySpanExporter()]
+    job = cloud.service.resize("web", "big", host="h2")
+    first_traces, second_traces = (Traces(SimpleSpanProcessor(exporter)) for exporter in exporters)
+    stopper = Stopper()
+    first = Worker(cloud.database, cloud.settings, clock=cloud.clock, observers=[first_traces, stopper])
+    second = Worker(cloud.database, cloud.settings, clock=cloud.clock, observers=[second_traces])
+    stopper.stop = first.stop
+    with first:
+        first.take_and_run(job.job_id)
+    with second:
+        run(cloud, second, job)
+    (stopped,), (resumed,) = (runs(exporter.get_finished_spans(), job) for exporter in exporters)
+    assert (told(stopped, "outcome"), told(resumed, "outcome")) == ("stopped", "done")
+    assert stopped.context.trace_id == resumed.context.trace_id
+    assert [link.context.span_id for link in resumed.links] == [stopped.context.span_id]
+
+
+WITHOUT = """
+import sys
+sys.modules["opentelemetry"] = None
+import resizeflow.commands.worker, resizeflow.logs, resizeflow.metrics, resizeflow.worker
+from resizeflow.errors import UsageError
+try:
+    import resizeflow.traces
+except UsageError as error:
+    print(error)
+"""
+
+
+def test_without_opentelemetry_it_is_one_sentence_and_only_where_it_is_wanted() -> None:
+    said = subprocess.run([sys.executable, "-c", WITHOUT], check=True, capture_output=True, text=True)
+    assert said.stdout == (
+        "[worker] traces = true needs OpenTelemetry, which is not installed: "
+        "pip install 'resizeflow[traces]', or set traces = false.\n"
+    )
+
+
+def test_what_is_not_configured_is_not_imported() -> None:
+    loaded = "{'opentelemetry', 'prometheus_client'} & set(sys.modules)"
+    code = f"import sys, resizeflow.logs, resizeflow.worker; print({loaded})"
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert said.stdout == "set()\n"

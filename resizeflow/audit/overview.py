@@ -41,7 +41,8 @@ class Moving:
     new_flavor: str
     created_at: datetime
     stands: Standing
-    flow: str | None
+    doing: str
+    """`resize`, `migration`, `confirm`, `revert` …"""
     job_state: JobState | None
     direction: Direction | None
     task: str | None
@@ -220,7 +221,7 @@ def _moving(row: Any, samples: list[Sample], now: datetime) -> Moving:
         new_flavor=row.new_flavor,
         created_at=row.created_at,
         stands=standing(row.status, row.state),
-        flow=row.flow.partition("_v")[0] if row.flow else None,
+        doing=_doing(row),
         job_state=row.state,
         direction=row.direction,
         task=row.task,
@@ -232,6 +233,11 @@ def _moving(row: Any, samples: list[Sample], now: datetime) -> Moving:
         waits=max(row.waits or 0.0, 0.0),
         pace=pace(samples),
     )
+
+
+def _doing(row: Any) -> str:
+    flow = row.flow.partition("_v")[0] if row.flow else "resize"
+    return row.kind if flow == "resize" else flow
 
 
 def _workers(tx: Transaction) -> list[WorkerAtWork]:

@@ -42,12 +42,13 @@ class Pace:
 
 
 def samples_of(events: Iterable[Event]) -> list[Sample]:
-    """What the lines of a log say of bytes, in their order."""
-    return [
-        Sample(event.at, int(event.data["bytes_done"]), int(event.data["bytes_total"]))
+    """What the lines of a log say of bytes, in their order: each tenth, and how much was there at a take-over."""
+    found = [
+        (event.kind, Sample(event.at, int(event.data["bytes_done"]), int(event.data["bytes_total"])))
         for event in events
         if event.data.get("bytes_total")
     ]
+    return [sample for kind, sample in found if kind == "transfer" or sample.done < sample.total]
 
 
 def pace(samples: Sequence[Sample]) -> Pace | None:

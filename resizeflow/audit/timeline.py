@@ -69,15 +69,12 @@ class TakeOver:
     at: datetime
     epoch: int
     """The successor's."""
+    silence: float
+    """Seconds since it was surely alive: it had written a line, or renewed its lease."""
     task: str | None
     """What the dead one was in; None: between two tasks."""
     share: float | None
     """How much of a transfer was there, from 0 to 1."""
-
-    @property
-    def silence(self) -> float:
-        """Seconds."""
-        return (self.at - self.last_sign).total_seconds()
 
 
 @dataclass(frozen=True)
@@ -153,7 +150,11 @@ def timeline(migration: Migration, jobs: Sequence[Job], events: Sequence[Event])
     told = _Telling(jobs)
     for event in events:
         told.take(event)
-    return Timeline(told.runs, told.takeovers, told.marks, downtimes(migration, told.runs), told.samples)
+    samples = told.samples
+    began = next((run.start for run in told.runs if run.task == _TRANSFER), None)
+    if samples and began is not None and began < samples[0].at:
+        samples = [Sample(began, 0, samples[0].total), *samples]
+    return Timeline(told.runs, told.takeovers, told.marks, downtimes(migration, told.runs), samples)
 
 
 def downtimes(migration: Migration, runs: Sequence[Run]) -> list[Downtime]:
@@ -181,6 +182,11 @@ def state_in(event: Event) -> str | None:
     if event.transition:
         return event.transition.rpartition(" ")[2]
     return _WORDS.get(event.text.removeprefix(event.task).strip())
+
+
+def _is_taken(event: Event) -> bool:
+    """Whether a line about a lease says that a worker has the job from now on."""
+    return event.transition.endswith(" running") if event.transition else " takes the job " in event.text
 
 
 @dataclass
@@ -221,20 +227,33 @@ class _Telling:
             self.marks.append(Mark(event.at, kind, event.task, event.worker, event.error or event.text))
 
     def _lease(self, event: Event) -> None:
-        """A worker has the job now. Epochs of a job grow with each hold and begin with 1: with a later one, and nobody
-        having put the job down, the holder is dead or was cut off."""
+        """A worker has the job now, or it is done. Epochs of a job grow with each hold and begin with 1: with a later
+        one, and nobody having put the job down, the holder is dead or was cut off."""
+        if not _is_taken(event):
+            self.holder = None
+            return
         interrupted, self.unfinished = self.open or self.unfinished, None
         if event.epoch == 1:
             interrupted = None
         elif self.holder is not None and self.last_sign is not None:
-            task = self.open.task if self.open else None
-            share = self._share(self.open)
+            self.takeovers.append(self._take_over(event, self.holder, self.last_sign))
             self._close(self.last_sign, End.CRASHED, None)
-            died, by = self.holder.worker or "?", event.worker or "?"
-            self.takeovers.append(TakeOver(died, self.last_sign, by, event.at, event.epoch, task, share))
         self.holder, self.last_sign = event, event.at
         if interrupted is not None:
             self._begin(event, interrupted.task, interrupted.direction)
+
+    def _take_over(self, event: Event, holder: Event, last_sign: datetime) -> TakeOver:
+        silent = (event.at - last_sign).total_seconds()
+        return TakeOver(
+            died=holder.worker or "?",
+            last_sign=last_sign,
+            by=event.worker or "?",
+            at=event.at,
+            epoch=event.epoch,
+            silence=min(silent, event.data.get("silent_seconds", silent)),
+            task=self.open.task if self.open else None,
+            share=self._share(self.open),
+        )
 
     def _task(self, event: Event, state: str) -> None:
         if state in _ENDS:

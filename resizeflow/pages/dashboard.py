@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, render_template, request
 from jinja2 import StrictUndefined
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, SecurityError
 
 from resizeflow.audit.history import Wanted, search
 from resizeflow.audit.outcome import Standing
@@ -101,7 +101,8 @@ def _sentence(code: int, sentence: str) -> tuple[str, int]:
     return render_template("error.html", code=code, sentence=sentence), code
 
 
-_EXPLAINED: Mapping[type[Exception], Callable[[Any], tuple[str, int]]] = {
+_EXPLAINED: Mapping[type[Exception], Callable[[Any], tuple[Any, ...]]] = {
+    SecurityError: lambda error: (error.description, 400, {"Content-Type": "text/plain; charset=utf-8"}),
     HTTPException: lambda error: _sentence(error.code or 500, error.description or error.name),
     NotFound: lambda error: _sentence(404, str(error)),
     ValueError: lambda error: _sentence(400, f"That address is not understood: {error}."),

@@ -1,0 +1,258 @@
+"""Whether all logs are what was written: `resizeflow audit verify`. In batches, however long the logs are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import aliased
+
+from resizeflow.audit.heads import Head
+from resizeflow.persistence import flaws
+from resizeflow.persistence.audit_key import AuditKey
+from resizeflow.persistence.chain import GENESIS, SEALED, row_of, seal_link
+from resizeflow.persistence.database import Database
+from resizeflow.persistence.flaws import Flaw, What
+from resizeflow.persistence.models import FLEET, SEALS, UNSEALED, AuditKeyRow, Event, EventLog, Migration, Seal
+from resizeflow.persistence.seals import AT_REST, FIRST
+from resizeflow.persistence.transaction import Transaction
+
+BATCH = 100
+"""Logs that are looked at in one transaction."""
+ROWS = 1000
+"""Rows that are in memory at once."""
+_LOGS = EventLog.__table__
+Progress = Callable[[int], None]
+"""It is told of how many more lines and seals have been looked at."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A flaw, and in which log."""
+
+    log: str
+    """The migration's id, FLEET or SEALS."""
+    instance: str | None
+    """The machine's name, where it is known."""
+    flaw: Flaw
+
+
+@dataclass
+class Report:
+    """What was looked at, and what was found."""
+
+    findings: list[Finding] = field(default_factory=list)
+    logs: int = 0
+    lines: int = 0
+    plain: int = 0
+    """Of the lines those from before schema 0006, chained by hashes that anybody can compute."""
+    pruned: int = 0
+    """Lines that are only in archives."""
+    seals: int = 0
+    unsealed: int = 0
+    """Logs of closed migrations that wait to be sealed."""
+
+
+def verify(
+    database: Database,
+    *,
+    migration: str | None = None,
+    heads: Sequence[Head] = (),
+    progress: Progress = lambda _count: None,
+) -> Report:
+    """Looks at every log, or only at a migration's. Raises UsageError without the key's file."""
+    report = Report()
+    with database.read() as tx:
+        if (strange := _strange_key(tx)) is not None:
+            report.findings.append(strange)
+            return report
+    after: str | None = FIRST
+    while after is not None:
+        with database.read() as tx:
+            after = _verify_logs(tx, report, progress, after, migration)
+    if migration is None:
+        with database.read() as tx:
+            report.findings += _without_end(tx)
+            report.findings += _verify_seals(tx, report, progress)
+            report.findings += [finding for head in heads for finding in _against(tx, head)]
+            unsealed = sa.select(sa.func.count()).where(sa.text(UNSEALED), _LOGS.c.id != FLEET, AT_REST)
+            report.unsealed = tx.connection.scalar(unsealed.select_from(_LOGS)) or 0
+    return report
+
+
+def rows_to_verify(database: Database) -> int:
+    """How many lines and seals there are."""
+    with database.read() as tx:
+        return tx.connection.scalar(sa.select(sa.func.sum(_LOGS.c.seq - _LOGS.c.pruned_seq))) or 0
+
+
+def _strange_key(tx: Transaction) -> Finding | None:
+    """Under another key nothing at all would fit."""
+    fingerprint, key = tx.connection.scalar(sa.select(AuditKeyRow.fingerprint)), tx.audit_key
+    if fingerprint == key.fingerprint or (fingerprint is None and not tx.connection.scalar(sa.select(_LOGS.c.id))):
+        return None
+    said = f"it says that it is written under the audit key {fingerprint}" if fingerprint else "it names no audit key"
+    found = f"{said}, and {key.file} holds {key.fingerprint}; nothing else was looked at"
+    return Finding("all", None, Flaw(0, What.CHANGED, found))
+
+
+# --- logs ------------------------------------------------------------------------------------------------
+
+
+def _verify_logs(tx: Transaction, report: Report, progress: Progress, after: str, migration: str | None) -> str | None:
+    """A batch of logs; the last one, None if there are no more."""
+    query = sa.select(EventLog).where(EventLog.id > after, EventLog.id != SEALS).order_by(EventLog.id).limit(BATCH)
+    if migration is not None:
+        query = query.where(EventLog.id == migration)
+    logs = tx.session.scalars(query).all()
+    ids = [log.id for log in logs]
+    seals = _genuine_seals(tx, ids)
+    known = set(tx.connection.scalars(sa.select(Migration.id).where(Migration.id.in_(ids)))) | {FLEET}
+    lines = _lines(tx, ids)
+    for log in logs:
+        walk = Walk(tx.audit_key, log, lines.of(log.id), seals[log.id])
+        found = list(walk.flaws())
+        if log.id not in known:
+            found.append(Flaw(0, What.MISSING, "the records do not have its migration"))
+        report.findings += [Finding(log.id, log.instance, flaw) for flaw in found]
+        report.logs += 1
+        report.lines += walk.lines
+        report.plain += max(log.plain_seq - log.pruned_seq, 0)
+        report.pruned += log.pruned_seq
+        progress(walk.lines)
+    if migration is not None and not logs:
+        report.findings += [finding for finding in _without_end(tx) if finding.log == migration]
+    return ids[-1] if len(ids) == BATCH else None
+
+
+class Walk:
+    """One log, held against its chain and its seals while its lines go by."""
+
+    def __init__(self, key: AuditKey, log: EventLog, lines: Iterable[Any], seals: Sequence[Seal]) -> None:
+        self._key = key
+        self._log = log
+        self._lines = lines
+        self._seals = seals
+        self._wanted = {seal.seq for seal in seals}
+        self._heads = {log.pruned_seq: log.pruned_chain}
+        self.lines = 0
+
+    def flaws(self) -> Iterator[Flaw]:
+        """All of a log. One that is flawed is not held against its seals as well, unless it ends before them."""
+        found = list(flaws.flaws(self._key, self._log, self._passing()))
+        yield from found
+        for seal in self._seals:
+            if seal.seq > self._log.seq:
+                when = f"{seal.sealed_at:%Y-%m-%d %H:%M} UTC"
+                what = f"it is cut off: the log had {seal.seq} lines when it was sealed on {when}"
+                yield Flaw(self._log.seq + 1, What.CUT_OFF, what, seal.sealed_at)
+            elif not found and self._heads.get(seal.seq, seal.head) != seal.head:
+                yield Flaw(seal.seq, What.CHANGED, "it is not the line with which the log was sealed", seal.sealed_at)
+        if self._log.sealed and self._log.seq not in self._wanted:
+            yield Flaw(self._log.seq, What.MISSING, "the log is said to be sealed, and no true seal says so")
+
+    def _passing(self) -> Iterator[Any]:
+        for line in self._lines:
+            self.lines += 1
+            if line.seq in self._wanted:
+                self._heads[line.seq] = line.chain
+            yield line
+
+
+class _lines:  # noqa: N801 - a function with a memory
+    """The lines of some logs, in one stream: each log is asked for in its turn."""
+
+    def __init__(self, tx: Transaction, ids: Sequence[str]) -> None:
+        columns = Event.__table__.c
+        order = sa.select(*columns).where(columns.migration_id.in_(ids)).order_by(columns.migration_id, columns.seq)
+        rows = tx.connection.execution_options(yield_per=ROWS).execute(order)
+        self._groups = groupby(rows, key=lambda row: row.migration_id)
+        self._ahead: tuple[str, Iterator[Any]] | None = next(self._groups, None)
+
+    def of(self, log_id: str) -> Iterator[Any]:
+        """All of them must be taken before the next log's."""
+        if self._ahead is not None and self._ahead[0] == log_id:
+            yield from self._ahead[1]
+            self._ahead = next(self._groups, None)
+
+
+def _genuine_seals(tx: Transaction, ids: Sequence[str]) -> Mapping[str, list[Seal]]:
+    """The seals of some logs, as far as each fits the one before it; the others are found in their own chain."""
+    before = aliased(Seal)
+    query = (
+        sa.select(Seal, before.chain)
+        .outerjoin(before, before.number == Seal.number - 1)
+        .where(Seal.migration_id.in_(ids))
+        .order_by(Seal.number)
+    )
+    seals = defaultdict(list)
+    for seal, chain in tx.session.execute(query):
+        if seal.chain == seal_link(tx.audit_key, chain or GENESIS, row_of(seal, SEALED)):
+            seals[seal.migration_id].append(seal)
+    return seals
+
+
+# --- what should be there --------------------------------------------------------------------------------
+
+
+def _without_end(tx: Transaction) -> list[Finding]:
+    """Logs of which nothing says where they end: those of migrations, of seals, and of lines that are there."""
+    found: dict[str, tuple[str | None, str, datetime | None]] = {}
+    migrations = sa.select(Migration.id, Migration.instance_name).where(_has_no_log(Migration.id))
+    for log_id, name in tx.connection.execute(migrations):
+        found[log_id] = (name, "the whole log is missing", None)
+    last = sa.select(Seal.migration_id, sa.func.max(Seal.seq), sa.func.max(Seal.sealed_at))
+    for log_id, seq, at in tx.connection.execute(
+        last.where(_has_no_log(Seal.migration_id)).group_by(Seal.migration_id)
+    ):
+        name = found.get(log_id, (None,))[0]
+        when = f"{at:%Y-%m-%d %H:%M} UTC"
+        found[log_id] = (name, f"the whole log is missing: it had {seq} lines when it was sealed on {when}", at)
+    stray = sa.select(Event.migration_id, sa.func.max(Event.instance), sa.func.count(), sa.func.max(Event.at))
+    for log_id, name, count, at in tx.connection.execute(
+        stray.where(_has_no_log(Event.migration_id)).group_by(Event.migration_id)
+    ):
+        known = found.get(log_id, (None,))[0]
+        found[log_id] = (known or name, f"nothing says where its log ends, of which {count} lines are there", at)
+    return [
+        Finding(log_id, name, Flaw(1, What.MISSING, text, at)) for log_id, (name, text, at) in sorted(found.items())
+    ]
+
+
+def _has_no_log(column: Any) -> sa.ColumnElement[bool]:
+    return ~sa.exists().where(_LOGS.c.id == column)
+
+
+def _verify_seals(tx: Transaction, report: Report, progress: Progress) -> Iterator[Finding]:
+    """The chain of the seals."""
+    columns = Seal.__table__.c
+    rows = tx.connection.execution_options(yield_per=ROWS).execute(sa.select(*columns).order_by(columns.number))
+
+    def passing() -> Iterator[Any]:
+        for row in rows:
+            report.seals += 1
+            progress(1)
+            yield row
+
+    log = tx.session.get(EventLog, SEALS)
+    for flaw in flaws.flaws(tx.audit_key, log, passing(), flaws.SEALS):
+        yield Finding(SEALS, None, flaw)
+
+
+def _against(tx: Transaction, head: Head) -> Iterator[Finding]:
+    """Whether a head that was kept elsewhere is the end, or an earlier one, of the seals that are there."""
+    if head.number == 0:
+        return
+    chain = tx.connection.scalar(sa.select(Seal.chain).where(Seal.number == head.number))
+    at = datetime.fromisoformat(head.at)
+    if chain is None:
+        found = f"it is cut off, or an older picture of the database was put back: the head of {head.at} has it"
+        yield Finding(SEALS, None, Flaw(head.number, What.CUT_OFF, found, at))
+    elif chain != head.chain:
+        found = f"it is not the seal that the head of {head.at} ends with: another history was put in its place"
+        yield Finding(SEALS, None, Flaw(head.number, What.CHANGED, found, at))

@@ -1,0 +1,112 @@
+"""A small fleet with a past, served to a real browser. Made once: the pages only read."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import waitress
+from playwright.sync_api import Browser
+
+from resizeflow.chaos.child import KILLED
+from resizeflow.chaos.cloud import Cloud
+from resizeflow.chaos.runner import work_folder
+from resizeflow.pages.dashboard import application
+from resizeflow.persistence.models import Instance, Migration
+from resizeflow.service import Submitted
+from resizeflow.states import JobState, MigrationStatus
+from tests.browser import Watched, chromium
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(2)>' {{ 7 * 7 }} {% raw %}",
+    "</title></style></svg><svg onload=alert(3)>",
+    "\u202egnp.exe\u202c & javascript:alert(4)",
+    "w" * 255,
+)
+WatchedMaker = Callable[..., Watched]
+
+
+class Past(Cloud):
+    """`web` with two crashes and a retry, finished; `undone`, rolled back after an error; `moving`, in the middle of
+    its transfer in the hands of a dead worker; `queued`; and machines with hostile names, each rolled back."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.build()
+        for name in ("undone", "moving", "queued", *(f"hostile-{n}" for n in range(len(HOSTILE)))):
+            self.world.create_guest("h1", name, 1, 128, {"vda": 1}, running=True)
+            self.inventory.adopt("h1", name)
+        self.finished = self.service.resize("web", "big", host="h2")
+        assert self.run_in_child(self.finished, "PowerOffSource.RUNNING.after") == KILLED
+        self.expire(self.finished)
+        assert self.run_in_child(self.finished, "TransferDisks.commit.progress#1.after") == KILLED
+        self.expire(self.finished)
+        assert self.run_in_child(self.finished, "DefineDestination.define#1.after", "lose-reply") == 0
+        assert self.job(self.finished).state is JobState.DONE
+        self.undone = self._undo("undone")
+        self.hostile = [self._undo(f"hostile-{number}") for number in range(len(HOSTILE))]
+        for job, name in zip(self.hostile, HOSTILE, strict=True):
+            self._rename(job, name)
+        self.moving = self.service.resize("moving", "big", host="h2")
+        assert self.run_in_child(self.moving, "TransferDisks.commit.progress#1.after") == KILLED
+        self.queued = self.service.migrate("queued", host="h2")
+
+    def _undo(self, name: str) -> Submitted:
+        job = self.service.resize(name, "big", host="h2")
+        assert self.run_in_child(job, "DefineDestination.define#1.checked", "raise") == 0
+        assert self.migration(job).status is MigrationStatus.ERROR
+        return job
+
+    def _rename(self, job: Submitted, name: str) -> None:
+        with self.database.write() as tx:
+            key = tx.migrations.get(job.migration_id).instance_id
+            tx.session.execute(sa.update(Instance).where(Instance.id == key).values(name=name))
+            renamed = sa.update(Migration).where(Migration.id == job.migration_id)
+            tx.session.execute(renamed.values(instance_name=name, error=f"it is called {name}"))
+
+
+@pytest.fixture(scope="session")
+def past() -> Iterator[Past]:
+    folder = work_folder()
+    past = Past(folder)
+    yield past
+    past.release()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def address(past: Past) -> Iterator[str]:
+    """Where its dashboard is."""
+    server: Any = waitress.create_server(application(past.database), host="127.0.0.1", port=0)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.effective_port}"
+    server.close()
+    thread.join(5)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def watch(browser: Browser) -> Iterator[WatchedMaker]:
+    """Opens a window of its own; what it is told is Playwright's (`color_scheme`, `viewport`, `offline`)."""
+    contexts = []
+
+    def make(**how: Any) -> Watched:
+        contexts.append(browser.new_context(**how))
+        contexts[-1].set_default_timeout(10_000)
+        return Watched(contexts[-1])
+
+    yield make
+    for context in contexts:
+        context.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC
 from pathlib import Path
 
@@ -33,13 +33,9 @@ class Head:
 def head_of(tx: Transaction) -> Head:
     """The present one. Raises UsageError without the key."""
     log, key = tx.session.get(EventLog, SEALS), tx.audit_key
-    head = {
-        "number": log.seq if log else 0,
-        "chain": log.chain if log else GENESIS,
-        "at": tx.now().astimezone(UTC).isoformat(timespec="seconds"),
-        "key": key.fingerprint,
-    }
-    return Head(**head, signature=head_signature(key, head))
+    number, chain = (log.seq, log.chain) if log else (0, GENESIS)
+    head = Head(number, chain, tx.now().astimezone(UTC).isoformat(timespec="seconds"), key.fingerprint, "")
+    return replace(head, signature=head_signature(key, asdict(head)))
 
 
 def line_of(head: Head) -> str:

@@ -111,9 +111,9 @@ def _verify_logs(tx: Transaction, report: Report, progress: Progress, after: str
         query = query.where(EventLog.id == migration)
     logs = tx.session.scalars(query).all()
     ids = [log.id for log in logs]
-    seals = _genuine_seals(tx, ids)
+    seals = _seals(tx, ids)
     known = set(tx.connection.scalars(sa.select(Migration.id).where(Migration.id.in_(ids)))) | {FLEET}
-    lines = _lines(tx, ids)
+    lines = _Lines(tx, ids)
     for log in logs:
         walk = Walk(tx.audit_key, log, lines.of(log.id), seals[log.id])
         found = list(walk.flaws())
@@ -133,11 +133,12 @@ def _verify_logs(tx: Transaction, report: Report, progress: Progress, after: str
 class Walk:
     """One log, held against its chain and its seals while its lines go by."""
 
-    def __init__(self, key: AuditKey, log: EventLog, lines: Iterable[Any], seals: Sequence[Seal]) -> None:
+    def __init__(self, key: AuditKey, log: EventLog, lines: Iterable[Any], seals: Mapping[Seal, bool]) -> None:
+        """`seals`: whether each fits the one before it. One that does not is found in the seals' own chain."""
         self._key = key
         self._log = log
         self._lines = lines
-        self._seals = seals
+        self._seals = [seal for seal, fits in seals.items() if fits]
         self._wanted = {seal.seq for seal in seals}
         self._heads = {log.pruned_seq: log.pruned_chain}
         self.lines = 0
@@ -154,7 +155,7 @@ class Walk:
             elif not found and self._heads.get(seal.seq, seal.head) != seal.head:
                 yield Flaw(seal.seq, What.CHANGED, "it is not the line with which the log was sealed", seal.sealed_at)
         if self._log.sealed and self._log.seq not in self._wanted:
-            yield Flaw(self._log.seq, What.MISSING, "the log is said to be sealed, and no true seal says so")
+            yield Flaw(self._log.seq, What.MISSING, "the log is said to be sealed, and no seal says so")
 
     def _passing(self) -> Iterator[Any]:
         for line in self._lines:
@@ -164,7 +165,7 @@ class Walk:
             yield line
 
 
-class _lines:  # noqa: N801 - a function with a memory
+class _Lines:
     """The lines of some logs, in one stream: each log is asked for in its turn."""
 
     def __init__(self, tx: Transaction, ids: Sequence[str]) -> None:
@@ -181,8 +182,8 @@ class _lines:  # noqa: N801 - a function with a memory
             self._ahead = next(self._groups, None)
 
 
-def _genuine_seals(tx: Transaction, ids: Sequence[str]) -> Mapping[str, list[Seal]]:
-    """The seals of some logs, as far as each fits the one before it; the others are found in their own chain."""
+def _seals(tx: Transaction, ids: Sequence[str]) -> Mapping[str, dict[Seal, bool]]:
+    """The seals of some logs, and whether each fits the one before it."""
     before = aliased(Seal)
     query = (
         sa.select(Seal, before.chain)
@@ -190,10 +191,10 @@ def _genuine_seals(tx: Transaction, ids: Sequence[str]) -> Mapping[str, list[Sea
         .where(Seal.migration_id.in_(ids))
         .order_by(Seal.number)
     )
-    seals = defaultdict(list)
+    seals: Mapping[str, dict[Seal, bool]] = defaultdict(dict)
     for seal, chain in tx.session.execute(query):
-        if seal.chain == seal_link(tx.audit_key, chain or GENESIS, row_of(seal, SEALED)):
-            seals[seal.migration_id].append(seal)
+        fits = seal.chain == seal_link(tx.audit_key, chain or GENESIS, row_of(seal, SEALED))
+        seals[seal.migration_id][seal] = fits
     return seals
 
 
@@ -202,26 +203,28 @@ def _genuine_seals(tx: Transaction, ids: Sequence[str]) -> Mapping[str, list[Sea
 
 def _without_end(tx: Transaction) -> list[Finding]:
     """Logs of which nothing says where they end: those of migrations, of seals, and of lines that are there."""
-    found: dict[str, tuple[str | None, str, datetime | None]] = {}
+    found: dict[str, Finding] = {}
+
+    def add(log_id: str, name: str | None, text: str, at: datetime | None = None) -> None:
+        known = found[log_id].instance if log_id in found else None
+        found[log_id] = Finding(log_id, known or name, Flaw(1, What.MISSING, text, at))
+
     migrations = sa.select(Migration.id, Migration.instance_name).where(_has_no_log(Migration.id))
     for log_id, name in tx.connection.execute(migrations):
-        found[log_id] = (name, "the whole log is missing", None)
-    last = sa.select(Seal.migration_id, sa.func.max(Seal.seq), sa.func.max(Seal.sealed_at))
-    for log_id, seq, at in tx.connection.execute(
-        last.where(_has_no_log(Seal.migration_id)).group_by(Seal.migration_id)
-    ):
-        name = found.get(log_id, (None,))[0]
-        when = f"{at:%Y-%m-%d %H:%M} UTC"
-        found[log_id] = (name, f"the whole log is missing: it had {seq} lines when it was sealed on {when}", at)
-    stray = sa.select(Event.migration_id, sa.func.max(Event.instance), sa.func.count(), sa.func.max(Event.at))
-    for log_id, name, count, at in tx.connection.execute(
-        stray.where(_has_no_log(Event.migration_id)).group_by(Event.migration_id)
-    ):
-        known = found.get(log_id, (None,))[0]
-        found[log_id] = (known or name, f"nothing says where its log ends, of which {count} lines are there", at)
-    return [
-        Finding(log_id, name, Flaw(1, What.MISSING, text, at)) for log_id, (name, text, at) in sorted(found.items())
-    ]
+        add(log_id, name, "the whole log is missing")
+    seals = sa.select(Seal.migration_id, sa.func.max(Seal.seq), sa.func.max(Seal.sealed_at))
+    for log_id, seq, at in tx.connection.execute(_each(seals, Seal.migration_id)):
+        text = f"the whole log is missing: it had {seq} lines when it was sealed on {at:%Y-%m-%d %H:%M} UTC"
+        add(log_id, None, text, at)
+    lines = sa.select(Event.migration_id, sa.func.max(Event.instance), sa.func.count(), sa.func.max(Event.at))
+    for log_id, name, count, at in tx.connection.execute(_each(lines, Event.migration_id)):
+        add(log_id, name, f"nothing says where its log ends, of which {count} lines are there", at)
+    return sorted(found.values(), key=lambda finding: finding.log)
+
+
+def _each(query: Any, log_id: Any) -> Any:
+    """A question about all rows of each log that has no end."""
+    return query.where(_has_no_log(log_id)).group_by(log_id)
 
 
 def _has_no_log(column: Any) -> sa.ColumnElement[bool]:

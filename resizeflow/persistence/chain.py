@@ -45,6 +45,8 @@ SIGNED = ("id", "instance_id", "instance", "project_id", "seq", "chain", "plain_
 """Of where a log stands: all that matters."""
 SEALED = ("number", "migration_id", "seq", "head", "sealed_at")
 """All of a seal but the chain itself."""
+HEAD = ("number", "chain", "at", "key")
+"""Of the seals' end, as it is kept elsewhere."""
 
 
 def link(key: AuditKey, previous: str, line: Mapping[str, Any]) -> str:
@@ -72,6 +74,11 @@ def is_signed(key: AuditKey, log: Mapping[str, Any]) -> bool:
 def seal_link(key: AuditKey, previous: str, seal: Mapping[str, Any]) -> str:
     """The `chain` of a seal on top of the previous one's."""
     return key.mac(_content(previous, seal, SEALED))
+
+
+def head_signature(key: AuditKey, head: Mapping[str, Any]) -> str:
+    """The signature of the seals' end, as it is kept elsewhere (audit/heads.py)."""
+    return key.mac(_content("head", head, HEAD))
 
 
 def row_of(row: Any, columns: Iterable[str]) -> dict[str, Any]:

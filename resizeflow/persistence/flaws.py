@@ -9,19 +9,34 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from resizeflow.persistence.audit_key import AuditKey
-from resizeflow.persistence.chain import COVERED, SIGNED, is_signed, link, plain_link, row_of
+from resizeflow.persistence.chain import COVERED, SEALED, SIGNED, is_signed, link, plain_link, row_of, seal_link
 from resizeflow.persistence.models import Event, EventLog
 
 AHEAD = 64
 """So many lines are looked at to see what was done to one."""
 Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the rows of a log look like."""
+
+    number: str
+    """The column that counts them, and that of their time."""
+    at: str
+    covered: tuple[str, ...]
+    link: Callable[[AuditKey, str, Mapping[str, Any]], str]
+
+
+LINES = Form("seq", "at", COVERED, link)
+SEALS = Form("number", "sealed_at", SEALED, seal_link)
 
 
 class What(StrEnum):
@@ -55,24 +70,25 @@ def first_flaw(key: AuditKey, log: EventLog | None, events: Iterable[Event]) -> 
     return next(flaws(key, log, events), None)
 
 
-def flaws(key: AuditKey, log: EventLog | None, events: Iterable[Event]) -> Iterator[Flaw]:
-    """Walks along a log, from its first line that is not pruned. `log` and `events` have the attributes of these
-    rows; events come by their numbers."""
+def flaws(key: AuditKey, log: EventLog | None, rows: Iterable[Any], form: Form = LINES) -> Iterator[Flaw]:
+    """Walks along a log, from its first line that is not pruned. `log` has the attributes of that row; lines, or the
+    seals as a log of theirs, come by their numbers."""
     if log is None:
-        if (stray := next(iter(events), None)) is not None:
-            yield Flaw(stray.seq, What.MISSING, "nothing says where its log ends", stray.at)
+        if (stray := next(iter(rows), None)) is not None:
+            yield Flaw(getattr(stray, form.number), What.MISSING, "nothing says where its log ends")
         return
-    yield from _Walk(key, log, events).flaws()
+    yield from _Walk(key, log, rows, form).flaws()
 
 
 class _Walk:
     """One walk. `_previous` is the chain of the line before, None if that is not known to be true."""
 
-    def __init__(self, key: AuditKey, log: EventLog, events: Iterable[Event]) -> None:
+    def __init__(self, key: AuditKey, log: EventLog, rows: Iterable[Any], form: Form) -> None:
         self._key = key
         self._log = log
+        self._form = form
         self._genuine = is_signed(key, row_of(log, (*SIGNED, "signature")))
-        self._rows = (row_of(event, (*COVERED, "chain")) for event in events)
+        self._rows = (row_of(row, (*form.covered, "chain")) for row in rows)
         self._next: deque[Line] = deque()
         self._seq: int = log.pruned_seq
         self._previous: str | None = log.pruned_chain
@@ -89,15 +105,15 @@ class _Walk:
         yield from self._end()
 
     def _place(self, line: Line) -> Iterator[Flaw]:
-        seq = line["seq"]
+        seq = self._seq_of(line)
         if seq <= self._seq:
-            yield Flaw(seq, What.INSERTED, "there is one too many of it", line["at"])
+            yield Flaw(seq, What.INSERTED, "there is one too many of it", line[self._form.at])
             return
         if seq > self._seq + 1:
             yield _missing(self._seq + 1, seq - 1)
             self._previous = None
         if self._genuine and seq + self._renumbered > self._log.seq:
-            yield Flaw(seq, What.INSERTED, "it was added to the end", line["at"])
+            yield Flaw(seq, What.INSERTED, "it was added to the end", line[self._form.at])
         elif self._previous is not None and not self._fits(self._previous, line, self._number(line)):
             yield self._explain(line, self._previous)
             return
@@ -118,43 +134,48 @@ class _Walk:
                 self._renumbered += lost
                 self._go_on(line, line["chain"])
                 found = f"before it {'a line is' if lost == 1 else f'{lost} lines are'} missing, and the gap was closed"
-                return Flaw(line["seq"], What.MISSING, found, line["at"])
+                return Flaw(self._seq_of(line), What.MISSING, found, line[self._form.at])
         return self._changed(line)
 
     def _inserted(self, line: Line, count: int) -> Flaw:
         others = [self._next.popleft() for _ in range(count - 1)]
         self._seq += count
         self._renumbered -= count
-        so_many = f", as were those up to line {others[-1]['seq']}" if others else ""
-        return Flaw(line["seq"], What.INSERTED, f"it was inserted{so_many}, and the later ones renumbered", line["at"])
+        so_many = f", as were those up to line {self._seq_of(others[-1])}" if others else ""
+        return Flaw(
+            self._seq_of(line),
+            What.INSERTED,
+            f"it was inserted{so_many}, and the later ones renumbered",
+            line[self._form.at],
+        )
 
     def _swapped(self, line: Line, place: int, chain: str) -> Flaw:
         """The true line stands further on. The two are put back, each with its chain."""
-        other = self._next[place]
+        other, number = self._next[place], self._form.number
         theirs = other["chain"] if chain == line["chain"] else line["chain"]
-        self._next[place] = {**line, "seq": other["seq"], "chain": theirs}
+        self._next[place] = {**line, number: other[number], "chain": theirs}
         self._go_on(line, chain)
-        return Flaw(line["seq"], What.SWAPPED, f"it and line {other['seq']} were swapped", line["at"])
+        return Flaw(self._seq_of(line), What.SWAPPED, f"it and line {other[number]} were swapped", line[self._form.at])
 
     def _changed(self, line: Line) -> Flaw:
         """What follows shows whether its chain is true. Else all is in doubt up to where the log fits again."""
-        seq, at = line["seq"], line["at"]
+        seq, at = self._seq_of(line), line[self._form.at]
         if self._is_followed(line, self._number(line)):
             self._go_on(line, line["chain"])
             if 1 < self._number(line) == self._log.plain_seq + 1:
                 return Flaw(seq, What.CHANGED, f"it was changed, or those before it ({self._plain()})", at)
             return Flaw(seq, What.CHANGED, "it was changed", at)
         doubtful = line
-        while (ahead := self._ahead(1)) and ahead[0]["seq"] == doubtful["seq"] + 1:
+        while (ahead := self._ahead(1)) and self._seq_of(ahead[0]) == self._seq_of(doubtful) + 1:
             doubtful = self._next.popleft()
             if self._is_followed(doubtful, self._number(doubtful)):
                 break
         self._go_on(doubtful, doubtful["chain"])
         if not self._is_followed(doubtful, self._number(doubtful)):
             self._previous = None
-        rest = doubtful["seq"] - seq
+        rest = self._seq_of(doubtful) - seq
         others = ("", f"; line {seq + 1} cannot be checked")
-        told = others[rest] if rest < len(others) else f"; nor do those up to line {doubtful['seq']} fit"
+        told = others[rest] if rest < len(others) else f"; nor do those up to line {self._seq_of(doubtful)} fit"
         return Flaw(seq, What.CHANGED, f"it was changed, with its chain{told}", at)
 
     def _end(self) -> Iterator[Flaw]:
@@ -170,16 +191,19 @@ class _Walk:
 
     # --- what fits ---------------------------------------------------------------------------------------
 
+    def _seq_of(self, line: Line) -> int:
+        return int(line[self._form.number])
+
     def _number(self, line: Line) -> int:
         """The number that a line was written with, if only numbers were changed."""
-        return int(line["seq"]) + self._renumbered
+        return self._seq_of(line) + self._renumbered
 
     def _chain(self, previous: str, line: Line, number: int) -> str:
         """The chain that a line has on top of another one, as number so-and-so."""
-        renumbered = {**line, "seq": number}
+        renumbered = {**line, self._form.number: number}
         if number <= self._log.plain_seq:
             return plain_link(previous, renumbered)
-        return link(self._key, previous, renumbered)
+        return self._form.link(self._key, previous, renumbered)
 
     def _fits(self, previous: str, line: Line, number: int) -> bool:
         return bool(line["chain"] == self._chain(previous, line, number))
@@ -207,7 +231,7 @@ class _Walk:
         return list(itertools.islice(self._next, count))
 
     def _go_on(self, line: Line, chain: str) -> None:
-        self._seq, self._previous = line["seq"], chain
+        self._seq, self._previous = self._seq_of(line), chain
 
 
 def _missing(first: int, last: int) -> Flaw:

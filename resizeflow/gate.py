@@ -295,6 +295,11 @@ class Gate(Looks):
         finally:
             self._scope = ""
 
+    @property
+    def task(self) -> str | None:
+        """The task that runs, or is being undone."""
+        return self._scope.removesuffix(".revert") or None
+
     def point(self, name: str) -> str:
         """The name of the next point of that name in this scope: `TransferDisks.create_volume#2`."""
         self._counts[name] += 1
@@ -403,6 +408,7 @@ class Gate(Looks):
         point = self.point(method)
         connection = self.connections.to(host.uri)
         self._open(host, connection)
+        began = self.clock.boottime()
         failpoints.hit(f"{point}.before")
         self.check()
         fence = self._fence()
@@ -411,7 +417,8 @@ class Gate(Looks):
             watch = connection.watch(method, args, fence=fence)
         except Unreachable as error:
             raise HostAway(host, str(error)) from error
-        self._work.tell("effect", f"{method} started on {host.name}", task=self._scope, host=host.name)
+        text = f"{method} started on {host.name}"
+        self._work.tell("effect", text, outcome=Outcome.OK, **self._of_effect(host, method, began))
         return watch
 
     def watching(self, name: str, seconds: float, watch: Watch | None = None) -> None:

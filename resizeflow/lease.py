@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a worker that died has left of a job."""
+
+    silent_seconds: float
+    """Since it was surely alive: it had just renewed its lease."""
+    task: str | None
+    """The task that it was in; None: between two."""
+    bytes_done: int
+    bytes_total: int
+    """How far the transfer was."""
 
 
 @dataclass
@@ -25,5 +39,10 @@ class Lease:
     asked_by: str | None = None
     """The user who asked for the job, and on which machine."""
     asked_from: str | None = None
+    asked_at: datetime | None = None
+    taken_at: float = 0.0
+    """By CLOCK_BOOTTIME."""
     taken_from: str | None = None
     """The worker in whose hands the job was when its lease ended; None if it was put down."""
+    left: Left | None = None
+    """What that worker left; None if it was put down."""

@@ -241,14 +241,14 @@ class Service:
         )
         tx.session.add(migration)
         tx.session.flush()
-        tx.quotas.reserve(migration, self.settings.quota)
-        row.task_state = TaskState.RESIZE_PREP
-        job = tx.jobs.create(str(uuid.uuid4()), migration.id, row.id, "resize_v1", on_crash)
         tx.events.add(
             migration.id,
             "state",
             f"{kind} of {row.name} accepted: flavor {row.flavor.name} to {new.name}, task state resize_prep",
         )
+        tx.quotas.reserve(migration, self.settings.quota)
+        row.task_state = TaskState.RESIZE_PREP
+        job = tx.jobs.create(str(uuid.uuid4()), migration.id, row.id, "resize_v1", on_crash)
         return Submitted(migration.id, job.id)
 
     # --- deciding a finished resize ----------------------------------------------------------------------

@@ -30,6 +30,7 @@ class World:
     def intent(self, name: str) -> Iterator[Transaction]:
         """A fenced transaction that commits at once: what a successor must know before the effect happens."""
         with self.database.fenced(self.lease, self.gate.point(f"commit.{name}")) as tx:
+            tx.events.task = self.gate.task
             self.work.write_lines(tx)
             yield tx
         self.work.forget(rows=False)

@@ -32,6 +32,7 @@ from resizeflow.gate import Connections
 from resizeflow.inventory import Inventory
 from resizeflow.persistence import schema
 from resizeflow.persistence.database import Database
+from resizeflow.persistence.jobs import database_now
 from resizeflow.persistence.models import Base, Job, Migration
 from resizeflow.service import Service, Submitted
 from resizeflow.states import JobState
@@ -178,7 +179,7 @@ class Cloud:
                 self.world.filter_vlans(host)
             self.world.place_in_vlan("h1", self.uuid, vlan)
         if not self._given_database:
-            self._make_database()
+            self.make_database()
         for host in ("h1", "h2"):
             uri = self.world.uri(host)
             shell = None if vlan is None else uri
@@ -212,7 +213,7 @@ class Cloud:
             f"<target dev='{CONFIG_DRIVE}' bus='sata'/><readonly/></disk>"
         )
 
-    def _make_database(self) -> None:
+    def make_database(self) -> None:
         """A copy of one that was upgraded once in this process: migrations take longer than most tests."""
         template = _templates.get(os.getpid())
         if template is None:
@@ -264,7 +265,7 @@ class Cloud:
     def expire(self, job: Submitted) -> None:
         """As if the time of the lease, and of a wait, had passed."""
         with self.database.write() as tx:
-            tx.session.execute(sa.update(Job).where(Job.id == job.job_id).values(lease_until=0.0, not_before=0.0))
+            tx.session.execute(sa.update(Job).where(Job.id == job.job_id).values(lease_until=database_now() - 1, not_before=0.0))
 
     # --- looking -----------------------------------------------------------------------------------------
 

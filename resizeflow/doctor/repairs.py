@@ -7,27 +7,25 @@ debt, which the settlement of debts pays (settlement.py). All of it is one trans
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 import sqlalchemy as sa
 
 from resizeflow.doctor import accounts, agreement, snapshot
-from resizeflow.doctor.report import Owed, place
+from resizeflow.doctor.report import Owed
 from resizeflow.doctor.snapshot import Records
 from resizeflow.persistence import recount
 from resizeflow.persistence.hosts import Amount
-from resizeflow.persistence.jobs import database_now
 from resizeflow.persistence.models import (
     Allocation,
     Binding,
-    Debt,
     Host,
     Instance,
     Migration,
     QuotaUsage,
     Reservation,
-    WorkerRow,
 )
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import TERMINAL
@@ -38,31 +36,25 @@ _COUNTED = (Host, Allocation, QuotaUsage, Reservation, Instance, Migration)
 
 def repair(tx: Transaction, owed: Sequence[Owed], who: str) -> None:
     """Sets reservations, quota counters, allocations, hosts' counters and bindings right, records debts, and forgets
-    workers that are gone. A migration that this concerns gets a line in its log."""
+    workers that are gone. Each has its line in the log of the migration that it concerns, or in the fleet's."""
     if tx.session.get_bind().dialect.name == "postgresql":
         # What is added up here must not be counted on by a job meanwhile. SQLite has locked the whole file.
         tables = ", ".join(model.__tablename__ for model in _COUNTED)
         tx.session.execute(sa.text(f"LOCK TABLE {tables} IN EXCLUSIVE MODE"))
     before = snapshot.read(tx)
     for item in owed:
-        _owe(tx, before, item, who)
+        _owe(tx, before, item)
     tx.session.flush()
     _Accounts(tx, snapshot.read(tx), who).settle()
-    tx.session.execute(sa.delete(WorkerRow).where(WorkerRow.seen_until <= database_now()))
+    tx.jobs.forget_workers(0.0)
 
 
-def _owe(tx: Transaction, records: Records, owed: Owed, who: str) -> None:
+def _owe(tx: Transaction, records: Records, owed: Owed) -> None:
     migration, host = tx.migrations.get(owed.migration_id), records.hosts[owed.host_id]
     busy = records.jobs.get(migration.instance_id)
     if migration.status not in TERMINAL or (busy is not None and busy.migration_id == migration.id):
         return
-    if not tx.debts.record(migration, host, kind=owed.kind, name=owed.object, reason=REASON, now=tx.now()):
-        # It was settled or forgiven once, and is there again.
-        key = {"migration_id": migration.id, "host_id": host.id, "kind": owed.kind, "object": owed.object}
-        again = {"settled_at": None, "forgiven": False, "reason": REASON}
-        tx.session.execute(sa.update(Debt).filter_by(**key).values(**again))
-    text = f"{owed.kind} {owed.object} {place(owed.kind, host.name)} is recorded as a debt, by {who}"
-    tx.events.add(migration.id, "debt", text, host=host.name)
+    tx.debts.record(migration, host, kind=owed.kind, name=owed.object, reason=REASON, again=True)
 
 
 class _Accounts:
@@ -78,23 +70,26 @@ class _Accounts:
         self._allocations()
         self._bindings()
 
-    def _tell(self, migration_id: str, text: str) -> None:
-        self.tx.events.add(migration_id, "repair", f"{text}, by {self.who}")
+    def _tell(self, migration_id: str | None, text: str, host: str | None = None, **data: Any) -> None:
+        text = f"{text}, by {self.who}"
+        if migration_id is None:
+            self.tx.events.fleet("repair", text, host=host, **data)
+        else:
+            self.tx.events.add(migration_id, "repair", text, host=host, **data)
 
     def _allocations(self) -> None:
         wanted = accounts.allocations(self.records)
-        changed: defaultdict[str, list[str]] = defaultdict(list)
         for row in self.records.allocations:
             amount = wanted.pop((row.host_id, row.consumer), None)
-            if amount == Amount(row.vcpus, row.memory_mb, row.disk_gb):
+            was = Amount(row.vcpus, row.memory_mb, row.disk_gb)
+            if amount == was:
                 continue
-            changed[row.consumer].append(row.host_id)
             if amount is None:
                 self.tx.session.delete(row)
             else:
                 row.vcpus, row.memory_mb, row.disk_gb = amount.vcpus, amount.memory_mb, amount.disk_gb
+            self._tell_allocation(row.consumer, row.host_id, was, amount or accounts.NOTHING)
         for (host_id, consumer), amount in wanted.items():
-            changed[consumer].append(host_id)
             self.tx.session.add(
                 Allocation(
                     host_id=host_id,
@@ -104,14 +99,25 @@ class _Accounts:
                     disk_gb=amount.disk_gb,
                 )
             )
-        for consumer, host_ids in changed.items():
-            if migration_id := self._concerned(consumer):
-                names = ", ".join(sorted(map(self.records.host_name, host_ids)))
-                self._tell(migration_id, f"allocation of {consumer} set right on {names}")
+            self._tell_allocation(consumer, host_id, accounts.NOTHING, amount)
+        self._sums()
+
+    def _tell_allocation(self, consumer: str, host_id: str, was: Amount, is_: Amount) -> None:
+        name = self.records.host_name(host_id)
+        text = f"allocation of {consumer} set right on {name}: {was} -> {is_}"
+        self._tell(self._concerned(consumer), text, name, before=asdict(was), after=asdict(is_))
+
+    def _sums(self) -> None:
+        """What is used of each host is what its allocations add up to."""
         sums = accounts.totals(accounts.allocations(self.records))
         for host in self.records.hosts.values():
             amount = sums.get(host.id, accounts.NOTHING)
+            was = Amount(host.used_vcpus, host.used_memory_mb, host.used_disk_gb)
+            if was == amount:
+                continue
             host.used_vcpus, host.used_memory_mb, host.used_disk_gb = amount.vcpus, amount.memory_mb, amount.disk_gb
+            text = f"what is used of {host.name} set right: {was} -> {amount}"
+            self._tell(None, text, host.name, before=asdict(was), after=asdict(amount))
 
     def _concerned(self, consumer: str) -> str | None:
         """The migration whose log an allocation belongs to, if there is one."""
@@ -125,4 +131,9 @@ class _Accounts:
         for instance in self.records.instances.values():
             for port in instance.ports:
                 stale = [binding_id for binding_id, _ in agreement.stale_bindings(self.records, port)]
+                if not stale:
+                    continue
                 self.tx.session.execute(sa.delete(Binding).where(Binding.id.in_(stale)))
+                migration = self.records.open_migrations.get(instance.id)
+                text = f"{len(stale)} stale bindings of port {port.mac} of {instance.name} removed"
+                self._tell(migration.id if migration else None, text)

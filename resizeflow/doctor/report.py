@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from resizeflow.persistence.models import SERVICE_OF, Debt
+from resizeflow.persistence.debts import place
+from resizeflow.persistence.models import Debt
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,6 @@ class OpenDebt:
         who = debt.service or "the host"
         subject = f"{debt.kind} {debt.object} {place(debt.kind, host_name)}"
         return cls(subject, debt.reason, f"a worker {verb} when {who} answers")
-
-
-def place(kind: str, host_name: str) -> str:
-    """Where a debt of a kind is to be settled: `on h1`, `at Cinder`; a port's binding to a host is a host's, too."""
-    service = SERVICE_OF.get(kind)
-    if service is None:
-        return f"on {host_name}"
-    return f"to {host_name} at {service}" if service == "Neutron" else f"at {service}"
 
 
 @dataclass(frozen=True)

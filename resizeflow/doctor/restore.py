@@ -10,7 +10,7 @@ from resizeflow.doctor.machines import mark_of
 from resizeflow.doctor.snapshot import World
 from resizeflow.errors import Conflict
 from resizeflow.persistence.jobs import database_now
-from resizeflow.persistence.models import Job, WorkerRow
+from resizeflow.persistence.models import Job
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import JobState
 
@@ -51,7 +51,7 @@ def set_apart(tx: Transaction, world: World, who: str) -> None:
         tx.session.flush()
         text = f"database restored: epoch {before} raised to {job.epoch}, job {job.flow} needs attention, by {who}"
         tx.events.add(job.migration_id, "restore", text, job=job.id, before=before, epoch=job.epoch)
-    tx.session.execute(sa.delete(WorkerRow))
+    tx.jobs.forget_workers()
 
 
 def _epochs(world: World) -> Counter[str]:

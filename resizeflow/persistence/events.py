@@ -14,6 +14,7 @@ from resizeflow.persistence.audit_key import AuditKey
 from resizeflow.persistence.chain import GENESIS, is_signed, link, signature
 from resizeflow.persistence.flaws import Flaw, first_flaw
 from resizeflow.persistence.models import FLEET, Event, EventLog, Instance, Migration
+from resizeflow.persistence.state_changes import Change
 from resizeflow.states import Outcome
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Events:
         self.lease = tx.lease
         self.request_id: str | None = None
         """The job that this transaction queues or changes; without one each transaction is a request of its own."""
+        self.task: str | None = None
+        """The task that lines are of, unless they say so themselves."""
         self._new: list[dict[str, Any]] = []
         self.written: list[dict[str, Any]] = []
         """The lines that were written, as rows."""
@@ -69,7 +72,7 @@ class Events:
                 "migration_id": log_id,
                 "host": host,
                 "kind": kind,
-                "task": task,
+                "task": task or self.task,
                 "transition": transition,
                 "seconds": None if seconds is None else float(seconds),
                 "outcome": outcome,
@@ -80,34 +83,55 @@ class Events:
             }
         )
 
-    def command(
+    def fleet(
         self,
+        kind: str,
         text: str,
         *,
         instance: Instance | None = None,
         project_id: str | None = None,
         host: str | None = None,
+        transition: str | None = None,
+        outcome: Outcome | None = None,
         **data: Any,
     ) -> None:
-        """Appends a command that is about no migration to the fleet's log."""
-        self._put(
-            {
-                "migration_id": FLEET,
-                "instance_id": instance.id if instance else None,
-                "instance": instance.name if instance else None,
-                "project_id": instance.project_id if instance else project_id,
-                "host": host,
-                "kind": "command",
-                "task": None,
-                "transition": None,
-                "seconds": None,
-                "outcome": Outcome.OK,
-                "text": text,
-                "error": None,
-                "next_action": None,
-                "data": data,
-            }
-        )
+        """Appends what is of no migration to the fleet's log."""
+        self.add(FLEET, kind, text, host=host, transition=transition, outcome=outcome, **data)
+        self._new[-1] |= {
+            "instance_id": instance.id if instance else None,
+            "instance": instance.name if instance else None,
+            "project_id": instance.project_id if instance else project_id,
+        }
+
+    def command(self, text: str, **fields: Any) -> None:
+        """Appends a command that is about no migration to the fleet's log; `fields` are those of `fleet`."""
+        self.fleet("command", text, outcome=Outcome.OK, **fields)
+
+    def about(self, instance: Instance | None, kind: str, text: str, **fields: Any) -> None:
+        """Appends what happens to a machine: to the log of the migration whose job does it, else to the fleet's."""
+        if self.lease is not None:
+            self.add(self.lease.migration_id, kind, text, **fields)
+        else:
+            self.fleet(kind, text, instance=instance, **fields)
+
+    def _tell_states(self) -> None:
+        """Each change of a state gets its line: the one that tells of it in words, or one of its own."""
+        for change in self._tx.states.take():
+            log_id = change.migration_id or (self.lease.migration_id if self.lease else FLEET)
+            instance_id = change.instance.id if change.instance and log_id == FLEET else None
+            told = ("command", instance_id) if log_id == FLEET else ("state", None)
+            for line in reversed(self._new):
+                if line["migration_id"] == log_id and (line["kind"], line.get("instance_id")) == told:
+                    line["transition"] = change.transition
+                    break
+            else:
+                self._tell_state(log_id, change)
+
+    def _tell_state(self, log_id: str, change: Change) -> None:
+        if log_id == FLEET:
+            self.fleet("state", change.sentence, instance=change.instance, transition=change.transition)
+        else:
+            self.add(log_id, "state", change.sentence, transition=change.transition)
 
     def _put(self, line: dict[str, Any]) -> None:
         lease, actor = self.lease, self._tx.actor
@@ -123,6 +147,7 @@ class Events:
     def flush(self) -> None:
         """Writes what was added, in one statement: the end of a transaction does it."""
         self._tx.flush()
+        self._tell_states()
         if not self._new:
             return
         if self.request_id is None:

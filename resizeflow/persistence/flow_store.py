@@ -20,6 +20,7 @@ from taskflow.persistence import base, models
 
 from resizeflow.handover import Attention
 from resizeflow.lease import Lease
+from resizeflow.persistence import next_actions
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.models import AtomDetail, FlowDetail, LogBook
 from resizeflow.persistence.transaction import Transaction
@@ -39,6 +40,12 @@ _WORDS = {
     states.FAILURE: "failed",
     states.REVERTING: "is being undone",
     states.REVERTED: "undone",
+}
+_FLOW_WORDS = {
+    states.RUNNING: "is under way",
+    states.SUCCESS: "has ended",
+    states.FAILURE: "has failed",
+    states.REVERTED: "is undone",
 }
 _OUTCOMES = {states.SUCCESS: Outcome.OK, states.FAILURE: Outcome.FAILED, states.REVERTED: Outcome.OK}
 
@@ -85,6 +92,7 @@ class FlowConnection(base.Connection):
             return atom_detail
         name, now = atom_detail.name, self._database.clock.boottime()
         with self._database.fenced(self._lease, f"{name}.{state}") as tx:
+            tx.events.task = name
             saved = {"atom": atom_detail.uuid, "state": state, "content": _content(atom_detail)}
             tx.connection.execute(_SAVE_ATOM, saved)
             if state in ENDED:
@@ -98,7 +106,6 @@ class FlowConnection(base.Connection):
                 self._lease.migration_id,
                 "task",
                 f"{name} {_WORDS.get(state, state)}",
-                task=name,
                 transition=f"{before or states.PENDING} -> {state}",
                 seconds=round(now - self._since, 3) if state in _OUTCOMES else None,
                 outcome=_OUTCOMES.get(state),
@@ -114,7 +121,14 @@ class FlowConnection(base.Connection):
             raise Attention(f"{atom_detail.name} failed after the point of no return: {atom_detail.failure}")
         reason = str(atom_detail.failure.exception_str)
         tx.migrations.get(self._lease.migration_id).error = reason
-        self._work.tell("failure", reason, task=atom_detail.name)
+        self._work.tell(
+            "failure",
+            reason,
+            task=atom_detail.name,
+            outcome=Outcome.FAILED,
+            error=reason,
+            next_action=next_actions.of_failure(reason),
+        )
 
     def update_flow_details(self, flow_detail: Any) -> Any:
         """Saves new atoms and a flow state worth keeping; the last state also ends the job."""
@@ -132,10 +146,25 @@ class FlowConnection(base.Connection):
             if state in ENDED:
                 tx.jobs.put_down(self._lease, JobState.DONE, reason=None)
             self._work.write_lines(tx)
+            self._tell_flow(tx, flow_detail.name, state)
         self._work.forget(rows=False)
         self._flow_state = state
         self._atom_states.update({atom.uuid: atom.state for atom in new})
         return flow_detail
+
+    def _tell_flow(self, tx: Transaction, name: str, state: str | None) -> None:
+        before, now = self._flow_state or states.PENDING, state or states.PENDING
+        if now == before:
+            return  # Its tasks were made.
+        asked_at = self._lease.asked_at or tx.now()
+        tx.events.add(
+            self._lease.migration_id,
+            "flow",
+            f"{name} {_FLOW_WORDS.get(now, now)}",
+            transition=f"{before} -> {now}",
+            seconds=round((tx.now() - asked_at).total_seconds(), 3),
+            outcome=_OUTCOMES.get(now),
+        )
 
     # --- reading -----------------------------------------------------------------------------------------
 

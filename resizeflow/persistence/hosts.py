@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from resizeflow.errors import NotFound, NoValidHost
 from resizeflow.persistence.models import Allocation, Flavor, Host, Instance, Migration
+
+if TYPE_CHECKING:
+    from resizeflow.persistence.transaction import Transaction
+
+NOBODY = "none"
+"""Who holds what is free, where the log tells of a change."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,9 @@ class Amount:
     vcpus: int
     memory_mb: int
     disk_gb: int
+
+    def __str__(self) -> str:
+        return f"{self.vcpus} vCPU{'' if self.vcpus == 1 else 's'}, {self.memory_mb} MiB, {self.disk_gb} GiB"
 
     @classmethod
     def of(cls, flavor: Flavor, *, volume_backed: bool) -> Amount:
@@ -60,8 +68,9 @@ def left_behind(migration: Migration, host_id: str) -> Amount:
 
 
 class Hosts:
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+        self.session = tx.session
 
     def list(self) -> Sequence[Host]:
         return self.session.scalars(sa.select(Host).where(~Host.removed).order_by(Host.name)).all()
@@ -122,31 +131,52 @@ class Hosts:
             )
         )
         self.session.flush()
+        self._tell(host.name, amount, NOBODY, consumer)
 
-    def release(self, consumer: str, host_id: str | None = None) -> Sequence[Allocation]:
+    def release(self, consumer: str, host_id: str | None = None) -> None:
         """Gives back what a consumer holds (on one host, or everywhere)."""
-        query = sa.select(Allocation).where(Allocation.consumer == consumer)
+        query = sa.select(Allocation, Host.name).join(Host).where(Allocation.consumer == consumer)
         if host_id:
             query = query.where(Allocation.host_id == host_id)
-        held = list(self.session.scalars(query))
-        for row in held:
-            self._count(
-                sa.update(Host).where(Host.id == row.host_id),
-                Amount(row.vcpus, row.memory_mb, row.disk_gb),
-                -1,
-            )
+        for row, name in self.session.execute(query).all():
+            amount = Amount(row.vcpus, row.memory_mb, row.disk_gb)
+            self._count(sa.update(Host).where(Host.id == row.host_id), amount, -1)
             self.session.delete(row)
+            self._tell(name, amount, consumer, NOBODY)
         self.session.flush()
-        return held
 
-    def hand_over(self, host_id: str, old: str, new: str) -> None:
+    def hand_over(self, host: Host, old: str, new: str) -> None:
         """An allocation changes its consumer."""
-        self.session.execute(
+        handed = self.session.execute(
             sa.update(Allocation)
-            .where(Allocation.host_id == host_id, Allocation.consumer == old)
+            .where(Allocation.host_id == host.id, Allocation.consumer == old)
             .values(consumer=new)
+            .returning(Allocation.vcpus, Allocation.memory_mb, Allocation.disk_gb)
             .execution_options(synchronize_session=False)
         )
+        for row in handed:
+            self._tell(host.name, Amount(*row), old, new)
+
+    def _tell(self, host: str, amount: Amount, before: str, after: str) -> None:
+        """Of what is a migration's, or left by it, its own log tells; of the rest that of whoever does it."""
+        kinds = before.partition(":")[0], after.partition(":")[0]
+        words = {
+            (NOBODY, kinds[1]): f"{amount} of {host} taken for the {kinds[1]}",
+            (kinds[0], NOBODY): f"{amount} of {host} released by the {kinds[0]}",
+        }
+        text = words.get(kinds, f"{amount} of {host} handed over from the {kinds[0]} to the {kinds[1]}")
+        fields: dict[str, Any] = {
+            "host": host,
+            "transition": f"{kinds[0]} -> {kinds[1]}",
+            "vcpus": amount.vcpus,
+            "memory_mb": amount.memory_mb,
+            "disk_gb": amount.disk_gb,
+        }
+        owners = dict(consumer.split(":", 1) for consumer in (before, after) if consumer != NOBODY)
+        if migration_id := owners.get("migration") or owners.get("debt"):
+            self._tx.events.add(migration_id, "allocation", text, **fields)
+        else:
+            self._tx.events.about(self.session.get(Instance, owners["instance"]), "allocation", text, **fields)
 
     def take_destination(self, migration: Migration, host: Host) -> None:
         """The source's allocation becomes the migration's, the instance gets the destination's (Nova's ownership).
@@ -154,7 +184,7 @@ class Hosts:
         migration.dest_host_id = host.id
         migration.dest_host = host
         self.hand_over(
-            migration.source_host_id,
+            migration.source_host,
             instance_consumer(migration.instance_id),
             migration_consumer(migration.id),
         )
@@ -167,7 +197,7 @@ class Hosts:
             return
         self.release(instance_consumer(migration.instance_id))
         self.hand_over(
-            migration.source_host_id,
+            migration.source_host,
             migration_consumer(migration.id),
             instance_consumer(migration.instance_id),
         )

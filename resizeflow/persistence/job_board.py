@@ -233,7 +233,7 @@ class DatabaseJobBoard(base.JobBoard):
         return True
 
     @staticmethod
-    def _end(tx: Transaction, lease: Lease, state: str) -> None:
+    def _end(tx: Transaction, lease: Lease, state: str | None) -> None:
         tx.jobs.put_down(lease, JobState.DONE, reason=None)
         text = f"the job's flow has ended ({state}): it is done"
         tx.events.add(lease.migration_id, "lease", text, transition=f"{JobState.RUNNING} -> {JobState.DONE}")

@@ -13,7 +13,7 @@ from sqlalchemy.sql.functions import GenericFunction
 from taskflow import states
 
 from resizeflow.handover import TurnBack
-from resizeflow.lease import Lease
+from resizeflow.lease import Lease, Left
 from resizeflow.persistence.models import AtomDetail, FlowDetail, Job, LogBook, Migration, UtcDateTime, WorkerRow
 from resizeflow.states import Direction, JobState, OnCrash
 
@@ -38,6 +38,15 @@ def _postgresql_now(_element: database_now, _compiler: Any, **_kw: Any) -> str:
     return "extract(epoch from clock_timestamp())"
 
 
+_UNDER_WAY = (
+    sa.select(AtomDetail.name)
+    .where(AtomDetail.parent_uuid == Job.id, AtomDetail.state.in_([states.RUNNING, states.REVERTING]))
+    .limit(1)
+    .correlate(Job)
+    .scalar_subquery()
+    .label("task")
+)
+"""The task that a job is in."""
 FORGOTTEN = 86400.0
 """Seconds after which a worker that died without a word is removed from the list of workers."""
 
@@ -84,6 +93,10 @@ class Jobs:
         self.session.add(job)
         self.session.add(FlowDetail(uuid=job_id, parent_uuid=migration_id, name=flow))
         self.session.flush()
+        opened = f"none -> {states.PENDING}"
+        self._tx.events.add(
+            migration_id, "flow", f"{flow} is queued", transition=opened, flow=flow, on_crash=str(on_crash)
+        )
         return job
 
     def get(self, job_id: str) -> Job:
@@ -136,13 +149,31 @@ class Jobs:
         put down last stays with it until it makes progress."""
         began = self.clock.boottime()
         row = self.session.execute(
-            sa.select(Job.migration_id, Job.state, Job.owner, Job.epoch, Job.reason, Job.asked_by, Job.asked_from)
+            sa.select(Job, Migration.bytes_done, Migration.bytes_total, _UNDER_WAY, database_now().label("now"))
+            .join(Migration, Migration.id == Job.migration_id)
             .where(Job.id == job_id, self._free())
-            .with_for_update(key_share=True)
+            .with_for_update(key_share=True, of=Job)
+            .execution_options(populate_existing=True)
         ).first()
         if row is None:
             return None
-        died = row.owner if row.state is JobState.RUNNING else None
+        job = row.Job
+        died = job.owner if job.state is JobState.RUNNING else None
+        # Whose lease it was had the same setting as we: only its end is stored.
+        silent = row.now - job.lease_until + seconds
+        lease = Lease(
+            job_id,
+            job.migration_id,
+            owner,
+            job.epoch + 1,
+            surely_until=began + seconds,
+            asked_by=job.asked_by,
+            asked_from=job.asked_from,
+            asked_at=job.created_at,
+            taken_at=began,
+            taken_from=died,
+            left=Left(round(silent, 1), row.task, row.bytes_done, row.bytes_total) if died else None,
+        )
         self.session.execute(
             sa.update(Job)
             .where(Job.id == job_id)
@@ -150,24 +181,15 @@ class Jobs:
                 state=JobState.RUNNING,
                 owner=owner,
                 lease_until=database_now() + seconds,
-                epoch=row.epoch + 1,
+                epoch=lease.epoch,
                 attempts=Job.attempts + 1,
                 reason=f"worker {died} died while it held the job, or was silent for its whole lease"
                 if died
-                else row.reason,
+                else job.reason,
             )
             .execution_options(synchronize_session=False)
         )
-        return Lease(
-            job_id,
-            row.migration_id,
-            owner,
-            row.epoch + 1,
-            surely_until=began + seconds,
-            asked_by=row.asked_by,
-            asked_from=row.asked_from,
-            taken_from=died,
-        )
+        return lease
 
     def renew(self, lease: Lease, seconds: float) -> bool:
         """Prolongs a lease that is still ours; False if it is not. The lease object knows of it when it is committed:
@@ -283,9 +305,10 @@ class Jobs:
         """A worker says that it is there, for the next `seconds`, and which flows it knows."""
         row = self.session.get(WorkerRow, name)
         if row is None:
-            self.session.execute(sa.delete(WorkerRow).where(WorkerRow.seen_until < database_now() - FORGOTTEN))
+            self.forget_workers(FORGOTTEN)
             self.session.add(WorkerRow(name=name, started_at=self.clock.now(), seen_until=0.0, flows=sorted(flows)))
             self.session.flush()
+            self._tx.events.fleet("worker", f"worker {name} is up", transition="none -> up", worker=name)
         self.session.execute(
             sa.update(WorkerRow)
             .where(WorkerRow.name == name)
@@ -294,7 +317,17 @@ class Jobs:
         )
 
     def worker_gone(self, name: str) -> None:
-        self.session.execute(sa.delete(WorkerRow).where(WorkerRow.name == name))
+        """A worker ends. Nothing if it was not up for others."""
+        self._forget(WorkerRow.name == name, "has ended")
+
+    def forget_workers(self, silent_for: float | None = None) -> None:
+        """Takes those from the list that have been silent for so many seconds; None: all."""
+        silent = sa.true() if silent_for is None else WorkerRow.seen_until <= database_now() - silent_for
+        self._forget(silent, "was silent, and is forgotten")
+
+    def _forget(self, which: sa.ColumnElement[bool], why: str) -> None:
+        for name in self.session.scalars(sa.delete(WorkerRow).where(which).returning(WorkerRow.name)):
+            self._tx.events.fleet("worker", f"worker {name} {why}", transition="up -> none", worker=name)
 
     def workers(self, flow: str | None = None) -> Sequence[WorkerRow]:
         """The workers that are up; with `flow`, those that know it."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
-from resizeflow.clock import Clock
 from resizeflow.errors import NotFound
 from resizeflow.handover import Attention
-from resizeflow.persistence.hosts import Hosts
 from resizeflow.persistence.models import Migration
 from resizeflow.states import TERMINAL, MigrationStatus
+
+if TYPE_CHECKING:
+    from resizeflow.persistence.transaction import Transaction
 
 FIRST_ID, LAST_ID = str(UUID(int=0)), str(UUID(int=2**128 - 1))
 OPEN = Migration.status.not_in(sa.bindparam("closed", sorted(TERMINAL), expanding=True, literal_execute=True))
@@ -22,9 +23,9 @@ OPEN = Migration.status.not_in(sa.bindparam("closed", sorted(TERMINAL), expandin
 
 
 class Migrations:
-    def __init__(self, session: Session, clock: Clock) -> None:
-        self.session = session
-        self.clock = clock
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+        self.session = tx.session
 
     def list(self, instance_id: str | None = None, limit: int = 100, *, open_only: bool = False) -> Sequence[Migration]:
         """The latest first."""
@@ -80,12 +81,12 @@ class Migrations:
             )
         migration.status = to
         if to in TERMINAL:
-            migration.closed_at = self.clock.now()
+            migration.closed_at = self._tx.now()
 
     def may_move(self, migration: Migration) -> str | None:
         """Whether both hosts of a migration have a free slot for a transfer; why not. Locks the hosts' rows, so
         that two moves cannot both take the last one."""
-        for host in Hosts(self.session).lock(migration.source_host_id, migration.dest_host_id):
+        for host in self._tx.hosts.lock(migration.source_host_id, migration.dest_host_id):
             touches = sa.or_(Migration.source_host_id == host.id, Migration.dest_host_id == host.id)
             moving = self.session.scalar(
                 sa.select(sa.func.count())

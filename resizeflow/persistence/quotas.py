@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 from oslo_db.exception import DBDuplicateEntry
-from sqlalchemy.orm import Session
 
 from resizeflow.errors import TooManyInstances
 from resizeflow.persistence.models import (
@@ -27,6 +26,11 @@ from resizeflow.persistence.models import (
     Reservation,
 )
 
+if TYPE_CHECKING:
+    from resizeflow.persistence.transaction import Transaction
+
+Moved = Mapping[str, Mapping[str, tuple[int, int]] | None]
+"""By resource and counter (`in_use`, `reserved`): before and after. None: there is no counter."""
 RESOURCES = ("instances", "cores", "ram", "gigabytes")
 DEFAULT_CLASS = "default"
 """The one quota class whose limits are used (Nova)."""
@@ -63,8 +67,9 @@ def growth(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int
 
 
 class Quotas:
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+        self.session = tx.session
 
     def limits(self, project_id: str, defaults: Mapping[str, int]) -> dict[str, Limit]:
         """The limits in force: the project's own, else those of class `default`, else the configured ones."""
@@ -114,61 +119,75 @@ class Quotas:
     def reserve(self, migration: Migration, defaults: Mapping[str, int]) -> None:
         """Reserves what the new flavor needs more than the old. Raises TooManyInstances."""
         project_id, amounts = migration.project_id, growth(*charges(migration))
-        self._take(project_id, amounts, self.limits(project_id, defaults), column="reserved")
+        moved = self._take(project_id, amounts, self.limits(project_id, defaults), column="reserved")
         self.session.add_all(
             Reservation(migration_id=migration.id, resource=resource, project_id=project_id, amount=amount)
             for resource, amount in amounts.items()
         )
+        self._tell(migration, "reserved", moved)
 
     def commit(self, migration: Migration) -> None:
         """The resize is finished: what was reserved is used."""
+        moved = {}
         for row in self._reservations(migration):
-            self._add(row.project_id, row.resource, reserved=-row.amount, in_use=row.amount)
+            moved[row.resource] = self._add(row.project_id, row.resource, reserved=-row.amount, in_use=row.amount)
             self.session.delete(row)
+        self._tell(migration, "committed", moved)
 
     def release(self, migration: Migration) -> None:
         """The resize was rolled back: nothing is reserved any more."""
+        moved = {}
         for row in self._reservations(migration):
-            self._add(row.project_id, row.resource, reserved=-row.amount)
+            moved[row.resource] = self._add(row.project_id, row.resource, reserved=-row.amount)
             self.session.delete(row)
+        self._tell(migration, "released", moved)
 
     def settle(self, migration: Migration, kept: Flavor) -> None:
         """Confirmed or reverted: the charge goes from max(old, new) to the flavor kept."""
         (old, new), final = charges(migration), charge(kept, volume_backed=migration.volume_backed)
+        moved = {}
         for resource in RESOURCES:
             excess = max(old[resource], new[resource]) - final[resource]
             if excess:
-                self._add(migration.project_id, resource, in_use=-excess)
+                moved[resource] = self._add(migration.project_id, resource, in_use=-excess)
+        self._tell(migration, "settled", moved)
 
     def add_instance(self, instance: Instance, defaults: Mapping[str, int]) -> None:
         """Charges a machine that comes under management. Raises TooManyInstances."""
         limits = self.limits(instance.project_id, defaults)
-        self._take(instance.project_id, charge_of(instance), limits, column="in_use")
+        moved = self._take(instance.project_id, charge_of(instance), limits, column="in_use")
+        self._tx.events.about(instance, "quota", _told(instance.project_id, "charged", moved), counters=moved)
 
     def remove_instance(self, instance: Instance) -> None:
         """Gives back what a machine without an open migration is charged."""
-        for resource, amount in charge_of(instance).items():
-            self._add(instance.project_id, resource, in_use=-amount)
+        charged = charge_of(instance).items()
+        moved = {name: self._add(instance.project_id, name, in_use=-amount) for name, amount in charged}
+        self._tx.events.about(instance, "quota", _told(instance.project_id, "given back", moved), counters=moved)
+
+    def _tell(self, migration: Migration, what: str, moved: Moved) -> None:
+        if moved:
+            self._tx.events.add(migration.id, "quota", _told(migration.project_id, what, moved), counters=moved)
 
     def _reservations(self, migration: Migration) -> list[Reservation]:
         """In the one order in which all transactions change the counters, so that they never wait for each other."""
         query = sa.select(Reservation).where(Reservation.migration_id == migration.id)
         return sorted(self.session.scalars(query), key=lambda row: RESOURCES.index(row.resource))
 
-    def _take(self, project_id: str, amounts: Mapping[str, int], limits: Mapping[str, Limit], *, column: str) -> None:
+    def _take(
+        self, project_id: str, amounts: Mapping[str, int], limits: Mapping[str, Limit], *, column: str
+    ) -> Moved:
         self._require_room(project_id, amounts, limits)
+        moved = {}
         for resource, amount in amounts.items():
             self.usage(project_id, resource)
-            query = sa.update(QuotaUsage).where(QuotaUsage.project_id == project_id, QuotaUsage.resource == resource)
-            if (limit := limits[resource].hard_limit) >= 0:
-                query = query.where(QuotaUsage.in_use + QuotaUsage.reserved + amount <= limit)
-            counter = getattr(QuotaUsage, column)
-            result = self.session.execute(
-                query.values({column: counter + amount}).execution_options(synchronize_session=False)
-            )
-            if result.rowcount != 1:  # type: ignore[attr-defined]
+            limit = limits[resource].hard_limit
+            room = [QuotaUsage.in_use + QuotaUsage.reserved + amount <= limit] if limit >= 0 else []
+            counters = self._add(project_id, resource, *room, **{column: amount})
+            if counters is None:
                 # Somebody was faster since we looked.
                 raise _over([resource], amounts, self._used(project_id), limits)
+            moved[resource] = counters
+        return moved
 
     def _require_room(self, project_id: str, amounts: Mapping[str, int], limits: Mapping[str, Limit]) -> None:
         """Raises TooManyInstances telling of everything of which there is too little."""
@@ -186,13 +205,31 @@ class Quotas:
         )
         return {row[0]: row[1] for row in rows}
 
-    def _add(self, project_id: str, resource: str, *, in_use: int = 0, reserved: int = 0) -> None:
-        self.session.execute(
+    def _add(
+        self, project_id: str, resource: str, *conditions: sa.ColumnElement[bool], in_use: int = 0, reserved: int = 0
+    ) -> Mapping[str, tuple[int, int]] | None:
+        """Changes the counters; before and after of each, None if a condition is against it."""
+        added = {"in_use": in_use, "reserved": reserved}
+        after = self.session.execute(
             sa.update(QuotaUsage)
-            .where(QuotaUsage.project_id == project_id, QuotaUsage.resource == resource)
-            .values(in_use=QuotaUsage.in_use + in_use, reserved=QuotaUsage.reserved + reserved)
+            .where(QuotaUsage.project_id == project_id, QuotaUsage.resource == resource, *conditions)
+            .values({name: getattr(QuotaUsage, name) + amount for name, amount in added.items()})
+            .returning(QuotaUsage.in_use, QuotaUsage.reserved)
             .execution_options(synchronize_session=False)
-        )
+        ).first()
+        if after is None:
+            return None
+        return {name: (getattr(after, name) - amount, getattr(after, name)) for name, amount in added.items() if amount}
+
+
+def _told(project_id: str, what: str, moved: Moved) -> str:
+    """`quota of shop reserved: cores reserved 0 -> 1, ram reserved 0 -> 512`."""
+    changes = [
+        f"{resource} {counter.replace('_', ' ')} {before} -> {after}"
+        for resource, counters in moved.items()
+        for counter, (before, after) in (counters or {}).items()
+    ]
+    return f"quota of {project_id} {what}: {', '.join(changes)}"
 
 
 def _over(

@@ -112,7 +112,8 @@ def find(tx: Transaction, project_ids: Collection[str]) -> list[Drift]:
 
 
 def correct(tx: Transaction, drifts: Iterable[Drift], who: str) -> None:
-    """Sets the records right. A migration whose reservation changes gets a line in its log."""
+    """Sets the records right, each with its line: of a reservation in the migration's log, of a project's counter in
+    the fleet's."""
     for entry, was, right in drifts:
         if entry.counter == "reservation":
             _set_reservation(tx, entry, right)
@@ -122,6 +123,9 @@ def correct(tx: Transaction, drifts: Iterable[Drift], who: str) -> None:
             tx.quotas.usage(entry.project_id, entry.resource)
             row = sa.update(QuotaUsage).filter_by(project_id=entry.project_id, resource=entry.resource)
             tx.session.execute(row.values({entry.counter: right}))
+            counter = f"{entry.resource} {entry.counter.replace('_', ' ')}"
+            text = f"quota of {entry.project_id}: {counter} set from {was} to {right}, by {who}"
+            tx.events.fleet("repair", text, project_id=entry.project_id)
 
 
 def _set_reservation(tx: Transaction, entry: Entry, amount: int) -> None:

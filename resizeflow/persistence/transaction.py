@@ -27,6 +27,17 @@ from resizeflow.persistence.moves import Migrations
 from resizeflow.persistence.outbox import Outbox
 from resizeflow.persistence.quotas import Quotas
 from resizeflow.persistence.server_events import ServerEvents
+from resizeflow.persistence.state_changes import StateChanges
+
+
+class _Session(Session):
+    """Shows the changes of states that it writes, before it does. A listener of the class: one for each session would
+    cost more than most of them do."""
+
+
+@sa.event.listens_for(_Session, "before_flush")
+def _see(session: Session, *_: object) -> None:
+    session.info["states"].see(session)
 
 
 class Transaction:
@@ -50,13 +61,15 @@ class Transaction:
         self.moved = 0
         """Bytes of disks that were copied since the transaction before; written nowhere."""
         self.outbox = Outbox(self, notifications)
+        self.states = StateChanges()
         self._session: Session | None = None
 
     @property
     def session(self) -> Session:
         """For objects. Made when it is first asked for: most commits of a flow have none, and are cheaper without."""
         if self._session is None:
-            self._session = Session(self.connection, expire_on_commit=False, join_transaction_mode="control_fully")
+            self._session = _Session(self.connection, expire_on_commit=False, join_transaction_mode="control_fully")
+            self._session.info["states"] = self.states
             self.outbox.watch(self._session)
         return self._session
 
@@ -111,7 +124,7 @@ class Transaction:
 
     @cached_property
     def debts(self) -> Debts:
-        return Debts(self.session)
+        return Debts(self)
 
     @cached_property
     def delivery(self) -> Delivery:
@@ -131,7 +144,7 @@ class Transaction:
 
     @cached_property
     def hosts(self) -> Hosts:
-        return Hosts(self.session)
+        return Hosts(self)
 
     @cached_property
     def instances(self) -> Instances:
@@ -143,8 +156,8 @@ class Transaction:
 
     @cached_property
     def migrations(self) -> Migrations:
-        return Migrations(self.session, self.clock)
+        return Migrations(self)
 
     @cached_property
     def quotas(self) -> Quotas:
-        return Quotas(self.session)
+        return Quotas(self)

@@ -152,14 +152,7 @@ class MoveTask(task.Task):
         """Writes a debt down: something of ours stays on a host that cannot be reached."""
         with self.world.intent("debt") as tx:
             row = tx.migrations.get(migration.id)
-            if tx.debts.record(row, host, kind=kind, name=name, reason=reason, now=tx.now()):
-                tx.events.add(
-                    migration.id,
-                    "debt",
-                    f"{kind} {name} stays on {host.name}: {reason}",
-                    task=self.name,
-                    host=host.name,
-                )
+            tx.debts.record(row, host, kind=kind, name=name, reason=reason, task=self.name)
 
     def attention(self, reason: str) -> Attention:
         """Nothing is touched until a person has decided."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-
 from resizeflow.gate import Away
 from resizeflow.persistence.hosts import debt_consumer
 from resizeflow.persistence.models import Debt, Instance, Migration
@@ -30,7 +28,7 @@ class SettleDebts(MoveTask):
         with self.world.database.read() as tx:
             debts = [debt for debt in tx.debts.open() if debt.migration_id == migration.id]
             hosts = {debt.host_id: tx.hosts.get(debt.host_id) for debt in debts}
-        settled: list[int] = []
+        settled: dict[int, str] = {}
         # A domain before its disks: a disk in use is refused.
         for debt in sorted(debts, key=lambda debt: debt.kind != "domain"):
             try:
@@ -39,11 +37,12 @@ class SettleDebts(MoveTask):
                 place = f"at {debt.service}" if debt.service else f"on {hosts[debt.host_id].name}"
                 self.tell(f"{debt.kind} {debt.object} stays as it is {place}: {error}")
             else:
-                settled.append(debt.id)
-                self.tell(outcome)
+                settled[debt.id] = outcome
 
         def settle(tx: Transaction) -> None:
-            tx.session.execute(sa.update(Debt).where(Debt.id.in_(settled)).values(settled_at=tx.now()))
+            for debt in tx.debts.open():
+                if debt.id in settled:
+                    tx.debts.settle(debt, hosts[debt.host_id], settled[debt.id], self.name)
             for host_id in hosts:
                 left = [debt for debt in tx.debts.open(host_id) if debt.migration_id == migration.id]
                 if not any(debt.holds_disk for debt in left):

@@ -242,7 +242,7 @@ class FinishRevert(MoveTask):
             instance.vm_state, instance.task_state, instance.launched_at = seen, None, tx.now()
             tx.quotas.settle(row, row.old_flavor)
             tx.hosts.release(instance_consumer(instance.id))
-            tx.hosts.hand_over(row.source_host_id, migration_consumer(row.id), instance_consumer(instance.id))
+            tx.hosts.hand_over(row.source_host, migration_consumer(row.id), instance_consumer(instance.id))
             if row.dest_host is not None and owes(tx, row, row.dest_host):
                 tx.hosts.keep_for_debt(row, row.dest_host)
             tx.events.add(

@@ -99,7 +99,7 @@ def owe_gone(tx: Transaction, migration: Migration, here: str, found: Sequence[S
     for mac, network in ports_of(tx, migration.instance_id).items():
         if mac not in has:
             reason = f"port {mac} was removed from {migration.instance_name}"
-            tx.debts.record(migration, there, kind=DEBT, name=str(network), reason=reason, now=tx.now())
+            tx.debts.record(migration, there, kind=DEBT, name=str(network), reason=reason)
 
 
 def leave(task: MoveTask, migration: Migration, host: Host) -> None:

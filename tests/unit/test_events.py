@@ -67,9 +67,11 @@ def test_a_finished_resize_has_a_whole_log(cloud: Cloud, job: Submitted) -> None
     assert len({event.chain for event in events}) == len(events)
     assert [event.at for event in events] == sorted(event.at for event in events)
     assert (events[0].kind, events[0].epoch, events[0].worker) == ("state", 0, None)
-    assert (events[1].kind, events[1].epoch) == ("lease", 1)
-    assert {event.epoch for event in events[1:]} == {1}
-    assert len({event.worker for event in events[1:]}) == 1
+    accepted = [event for event in events if event.epoch == 0]
+    assert [event.kind for event in accepted] == ["state", "quota", "flow"]
+    assert events[len(accepted)].kind == "lease"
+    assert {event.epoch for event in events[len(accepted) :]} == {1}
+    assert len({event.worker for event in events[len(accepted) :]}) == 1
     done = [event.task for event in events if event.kind == "task" and event.text.endswith(" done")]
     started = [event.task for event in events if event.kind == "task" and event.text.endswith(" started")]
     assert done == started
@@ -85,8 +87,9 @@ def test_the_log_goes_on_over_a_confirm_and_commands(cloud: Cloud, job: Submitte
     assert cloud.run(confirm) is JobState.DONE
     events = log(cloud, job)
     assert flaw_of(cloud, events) is None
-    assert [event.text for event in events[before : before + 3]] == [
+    assert [event.text for event in events[before : before + 4]] == [
         "confirm accepted, status confirming",
+        "confirm_v1 is queued",
         "instance.resize_confirm.start",
         "resume was asked for",
     ]

@@ -109,7 +109,7 @@ def test_a_rolled_back_flow_is_never_run_again(cloud: Cloud) -> None:
     assert cloud.world.snapshot() == world
     assert len(cloud.world.effects()) == effects
     after = everything(cloud)
-    assert {name for name in after if after[name] != before[name]} == {"jobs", "events"}
+    assert {name for name in after if after[name] != before[name]} == {"jobs", "events", "event_logs"}
     assert len(after["events"]) == len(before["events"]) + 1
 
 

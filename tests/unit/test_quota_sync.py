@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
-from resizeflow.persistence.models import QuotaUsage, Reservation
+from resizeflow.persistence.models import FLEET, QuotaUsage, Reservation
 from resizeflow.persistence.recount import Entry
 from resizeflow.states import JobState
 from tests.console import Console, everything
@@ -34,7 +34,7 @@ def counter(resource: str) -> sa.Update:
 
 
 def test_what_drifted_is_told_and_set_right(console: Console, cloud: Cloud) -> None:
-    before = everything(cloud)
+    before = cloud.tables()
     sql(cloud, counter("cores").values(in_use=7), counter("ram").values(reserved=-3))
     drifted = everything(cloud)
     told = [
@@ -49,7 +49,13 @@ def test_what_drifted_is_told_and_set_right(console: Console, cloud: Cloud) -> N
     assert console.ask("quota", "sync", "elsewhere") == []
     assert everything(cloud) == drifted
     assert console.ask("quota", "sync") == told
-    assert everything(cloud) == before
+    assert cloud.tables() == before
+    with cloud.database.read() as tx:
+        lines = [event.text for event in tx.events.of(FLEET) if event.kind == "repair"]
+    assert [line.partition(", by ")[0] for line in lines] == [
+        "quota of default: cores in use set from 7 to 1",
+        "quota of default: ram reserved set from -3 to 0",
+    ]
     again = console.type("quota", "sync")
     assert again.code == 0
     assert "Nothing has drifted" in again.err

@@ -25,9 +25,12 @@ from resizeflow.persistence.transaction import Transaction
 
 OUTSIDE = "%(asctime)s.%(msecs)03d %(levelname)s %(message)s"
 OF_A_JOB = "%(asctime)s.%(msecs)03d %(levelname)s [%(migration_id)s %(request_id)s] %(message)s"
-LIBRARIES = ("alembic", "amqp", "kombu", "openstack", "oslo", "oslo_db", "oslo_messaging", "requests", "sqlalchemy")
+LIBRARIES = (
+    *("alembic", "amqp", "cinderclient", "kombu", "openstack", "opentelemetry", "oslo", "oslo_db", "oslo_messaging"),
+    *("sqlalchemy", "stevedore", "taskflow", "urllib3"),
+)
 QUIET = [
-    *(f"{name}=ERROR" for name in (*LIBRARIES, "cinderclient", "stevedore", "taskflow", "urllib3")),
+    *(f"{name}=ERROR" for name in LIBRARIES),
     # They show URLs and headers with what logs in.
     *(f"{name}=CRITICAL" for name in ("keystoneauth", "keystoneauth1", "oslo.messaging")),
 ]

@@ -51,8 +51,8 @@ LAST = 5.0
 @dataclass
 class _Run:
     span: Span
-    since: int
-    """When the last task ended, nanoseconds since 1970."""
+    resumed_at: int | None
+    """When it began, nanoseconds since 1970, until its first task is known."""
     task: Span | None = None
     error: str | None = None
 
@@ -105,21 +105,28 @@ class Traces(Observer):
     def _see(self, run: _Run, line: Mapping[str, Any]) -> None:
         at = round(line["at"].timestamp() * 1e9)
         state = line["transition"].rpartition(" ")[2] if line["kind"] == "task" else None
-        if run.task is None and line["task"]:
-            # Of a task that an earlier run has begun no beginning is written again: it goes on since this run's.
-            name = line["task"] if state not in BACK else f"{line['task']}.revert"
-            began = at if state in BEGINNINGS else run.since
-            run.task = self._tracer.start_span(name, set_span_in_context(run.span, Context()), start_time=began)
+        if state in BEGINNINGS:
+            self._begin_task(run, line, state, at)
+        elif line["task"] and run.resumed_at is not None:
+            # A task that an earlier run has begun: its beginning is not written again.
+            self._begin_task(run, line, state, run.resumed_at)
         if line["kind"] == "failure":
             run.error = line["text"]
-        if run.task is None or state is None:
+        if state is None:
             (run.task or run.span).add_event(line["kind"], _said(line), at)
-        elif state not in BEGINNINGS:
+        elif state not in BEGINNINGS and run.task is not None:
             run.task.set_attribute("resizeflow.outcome", line["outcome"])
             if state == "FAILURE":
                 run.task.set_status(StatusCode.ERROR, run.error)
             run.task.end(at)
-            run.task, run.since = None, at
+            run.task = None
+
+    def _begin_task(self, run: _Run, line: Mapping[str, Any], state: str | None, at: int) -> None:
+        if run.task is not None:  # It was turned back in the middle.
+            run.task.end(at)
+        name = f"{line['task']}.revert" if state in BACK else line["task"]
+        run.task = self._tracer.start_span(name, set_span_in_context(run.span, Context()), start_time=at)
+        run.resumed_at = None
 
     def close(self) -> None:
         """Sends what is left, in bounded time."""

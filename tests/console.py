@@ -83,9 +83,11 @@ def _process_kept() -> Iterator[None]:
     handlers_before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     loggers = [logging.getLogger(), logging.getLogger("resizeflow")]
     before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
+    hook = sys.excepthook
     try:
         yield
     finally:
+        sys.excepthook = hook
         for logger, level, handlers in before:
             logger.setLevel(level)
             logger.handlers = handlers

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
+from resizeflow import traces
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.observer import Observer
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.service import Submitted
 from resizeflow.traces import Traces
-from resizeflow.worker import Worker
+from resizeflow.worker import TASKS, Worker
 from tests.observed import REFUSAL, Story, lines, observed, run
 
 
@@ -82,8 +88,8 @@ def test_times_are_those_of_the_log(cloud: Cloud, story: Story, spans: Sequence[
 def test_a_migration_is_one_trace(story: Story, spans: Sequence[ReadableSpan]) -> None:
     for job in story.jobs:
         for one in runs(spans, job):
-            traces = {span.context.trace_id for span in (one, *tasks(spans, one))}
-            assert traces == {uuid.UUID(job.migration_id).int}
+            ids = {span.context.trace_id for span in (one, *tasks(spans, one))}
+            assert ids == {uuid.UUID(job.migration_id).int}
     assert story.taken_over.migration_id == story.confirm.migration_id != story.rolled_back.migration_id
 
 
@@ -144,6 +150,54 @@ def test_a_take_over_goes_on_in_the_same_trace(tmp_path: Path) -> None:
     assert (told(stopped, "outcome"), told(resumed, "outcome")) == ("stopped", "done")
     assert stopped.context.trace_id == resumed.context.trace_id
     assert [link.context.span_id for link in resumed.links] == [stopped.context.span_id]
+
+
+# --- how they are sent -------------------------------------------------------------------------------------
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes what is sent by OTLP over HTTP."""
+
+    taken: ClassVar[list[tuple[str, ExportTraceServiceRequest]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.taken.append((self.path, ExportTraceServiceRequest.FromString(body)))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        """Says nothing."""
+
+
+def test_they_are_sent_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud = Cloud(tmp_path).build()
+    job = cloud.service.resize("web", "big", host="h2")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "resizes")
+        with Worker(cloud.database, cloud.settings, clock=cloud.clock, observers=[Traces()]) as worker:
+            worker.take_and_run(job.job_id)
+        server.shutdown()
+    assert {path for path, _ in Collector.taken} == {"/v1/traces"}
+    resources = [spans for _, request in Collector.taken for spans in request.resource_spans]
+    service = {one.value.string_value for spans in resources for one in spans.resource.attributes if "name" in one.key}
+    assert "resizes" in service
+    sent = [span for spans in resources for scope in spans.scope_spans for span in scope.spans]
+    assert {span.trace_id for span in sent} == {uuid.UUID(job.migration_id).bytes}
+    assert [span.name for span in sent] == [*TASKS["resize_v1"], "resize_v1"]
+
+
+def test_nobody_waits_long_for_a_collector_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(traces, "LAST", 0.2)
+        observer = Traces()
+        observer._tracer.start_span("left").end()
+        began = time.monotonic()
+        observer.close()
+        assert 0.2 <= time.monotonic() - began < 2
 
 
 WITHOUT = """

@@ -29,7 +29,8 @@ exit codes:
   1  failed and rolled back               4  refused by a rule, nothing was changed
   2  wrong usage                          5  interrupted, the job is kept
 
-`resizeflow COMMAND --help` explains a command with an example."""
+`resizeflow COMMAND --help` explains a command with an example. `resizeflow migration list` shows what was done, and why
+it was rolled back or stopped; `resizeflow runbook` what to do about it."""
 BROKEN_PIPE = 141
 """What a shell shows for a program that ended by SIGPIPE."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from resizeflow.commands.base import Command, Lines, Lister, Maybe, Moment, ShortId, ShowOne, one, table
@@ -144,6 +145,13 @@ class InstanceShow(ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
         with self.backend.database.read() as tx:
             return one(details_of(tx, tx.instances.get(parsed_args.instance)))
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        code: int = super().run(parsed_args)
+        if parsed_args.formatter == "table":
+            words = shlex.join(["resizeflow", "migration", "list", "--instance", parsed_args.instance])
+            self.app.stdout.write(f"`{words}` lists its migrations, and how they ended.\n")
+        return code
 
 
 class InstanceSet(ShowOne):

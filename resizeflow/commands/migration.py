@@ -34,7 +34,6 @@ COLUMNS = (
 )
 LOG_COLUMNS = ("seq", "time", "epoch", "worker", "task", "kind", "text")
 ID = "its id, or the beginning of it"
-HINT = "`resizeflow migration show ID` tells all of one, `resizeflow migration history ID` how it came to this.\n"
 
 
 def rows_of(tx: Transaction, migrations: Sequence[Migration], window: float = 0.0) -> list[dict[str, Any]]:
@@ -78,11 +77,11 @@ def details_of(tx: Transaction, migration: Migration, window: float) -> dict[str
     return {
         **_row_of(migration),
         "id": migration.id,
-        **_job_of(tx, jobs[-1] if jobs else None),
+        "error": Maybe(migration.error),
         "what_to_do": Maybe(_what_to_do(migration, jobs[-1] if jobs else None)),
+        **_job_of(tx, jobs[-1] if jobs else None),
         "bytes_done": migration.bytes_done,
         "bytes_total": migration.bytes_total,
-        "error": Maybe(migration.error),
         "powered_off_at": Moment(migration.powered_off_at),
         "resumed_at": Moment(migration.resumed_at),
         "downtime_seconds": Maybe(_downtime(migration)),
@@ -189,12 +188,18 @@ resizeflow migration list --instance web-1 -f json
         with self.backend.database.read() as tx:
             instance = tx.instances.get(parsed_args.instance).id if parsed_args.instance else None
             found = tx.migrations.list(instance, parsed_args.limit, open_only=parsed_args.open)
-            return table(rows_of(tx, found, self.backend.settings.resize_confirm_window), COLUMNS)
+            self._rows = rows_of(tx, found, self.backend.settings.resize_confirm_window)
+        return table(self._rows, COLUMNS)
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         code: int = super().run(parsed_args)
-        if parsed_args.formatter == "table":
-            self.app.stdout.write(HINT)
+        if parsed_args.formatter == "table" and self._rows:
+            told = next((row for row in self._rows if row["why"].machine_readable()), self._rows[0])["id"]
+            short = told.human_readable()
+            self.app.stdout.write(
+                f"`resizeflow migration show {short}` tells all of it and what to do, "
+                f"`resizeflow migration history {short}` how it came to this.\n"
+            )
         return code
 
 

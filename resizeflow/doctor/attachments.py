@@ -25,7 +25,7 @@ RESERVED_BY_NOBODY = (
     "until its state is reset"
 )
 ONE = "in-use, attached by one attachment"
-BY_HAND = "docs/recovery.md says how"
+BY_HAND = "`resizeflow runbook invalid-volume` says how"
 NOTHING = Kept({}, (), frozenset())
 
 

@@ -22,28 +22,30 @@ from resizeflow.errors import UsageError
 from resizeflow.observer import Observer
 from resizeflow.persistence.job_board import BoardJob
 from resizeflow.persistence.transaction import Transaction
+from resizeflow.states import Outcome
 
 OUTSIDE = "%(asctime)s.%(msecs)03d %(levelname)s %(message)s"
 OF_A_JOB = "%(asctime)s.%(msecs)03d %(levelname)s [%(migration_id)s %(request_id)s] %(message)s"
 LIBRARIES = (
-    *("alembic", "amqp", "cinderclient", "kombu", "openstack", "opentelemetry", "oslo", "oslo_db", "oslo_messaging"),
-    *("sqlalchemy", "stevedore", "taskflow", "urllib3"),
+    "alembic amqp cinderclient kombu openstack opentelemetry oslo oslo_db oslo_messaging sqlalchemy stevedore taskflow "
+    "urllib3"
 )
 QUIET = [
-    *(f"{name}=ERROR" for name in LIBRARIES),
+    *(f"{name}=ERROR" for name in LIBRARIES.split()),
     # They show URLs and headers with what logs in.
     *(f"{name}=CRITICAL" for name in ("keystoneauth", "keystoneauth1", "oslo.messaging")),
 ]
 """The default of `default_log_levels`: what goes wrong in a library is told by whoever called it."""
 LEVELS = {
-    "attention": logging.ERROR,
-    "failure": logging.WARNING,
-    "unknown": logging.WARNING,
-    "waiting": logging.WARNING,
-    "effect": logging.DEBUG,
-    "notification": logging.DEBUG,
+    Outcome.FAILED: logging.WARNING,
+    Outcome.REFUSED: logging.WARNING,
+    Outcome.UNKNOWN: logging.WARNING,
+    Outcome.WAITING: logging.WARNING,
+    Outcome.NEEDS_ATTENTION: logging.ERROR,
 }
-"""Of a line of the event log, by its kind; others are told as information."""
+"""Of a line of the event log, by its outcome; others are told as information."""
+DETAILS = frozenset({"allocation", "effect", "notification", "quota"})
+"""Kinds of lines that are told with `debug` only, if all went well."""
 TOLD = ("kind", "task", "host", "transition", "seconds", "outcome", "error", "next_action")
 """What else the JSON of such a line says of it."""
 EVENTS = log.getLogger("resizeflow.events")
@@ -113,4 +115,5 @@ class JobLog(Observer):
             return
         for line in tx.events.written:
             details = {name: line[name] for name in TOLD if line[name] is not None}
-            EVENTS.log(LEVELS.get(line["kind"], logging.INFO), "%s", line["text"], extra=details)
+            usual = logging.DEBUG if line["kind"] in DETAILS else logging.INFO
+            EVENTS.log(LEVELS.get(line["outcome"], usual), "%s", line["text"], extra=details)

@@ -19,6 +19,7 @@ from typing import Any
 
 from resizeflow import __version__
 from resizeflow.errors import UsageError
+from resizeflow.lease import Lease
 from resizeflow.observer import Observer, how_it_ended
 from resizeflow.persistence.job_board import BoardJob
 from resizeflow.persistence.transaction import Transaction
@@ -97,19 +98,19 @@ class Traces(Observer):
                 span.end()
 
     def committed(self, tx: Transaction) -> None:
-        run = self._runs.get(tx.lease.job_id) if tx.lease else None
-        if run is not None:
+        if tx.lease and (run := self._runs.get(tx.lease.job_id)):
             for line in tx.events.written:
-                self._see(run, line)
+                self._see(run, tx.lease, line)
 
-    def _see(self, run: _Run, line: Mapping[str, Any]) -> None:
+    def _see(self, run: _Run, lease: Lease, line: Mapping[str, Any]) -> None:
         at = round(line["at"].timestamp() * 1e9)
         state = line["transition"].rpartition(" ")[2] if line["kind"] == "task" else None
         if state in BEGINNINGS:
-            self._begin_task(run, line, state, at)
+            self._begin_task(run, line["task"], at, back=state in BACK)
         elif line["task"] and run.resumed_at is not None:
             # A task that an earlier run has begun: its beginning is not written again.
-            self._begin_task(run, line, state, run.resumed_at)
+            back = state in BACK if state else lease.turned_back
+            self._begin_task(run, line["task"], run.resumed_at, back=back)
         if line["kind"] == "failure":
             run.error = line["text"]
         if state is None:
@@ -121,10 +122,10 @@ class Traces(Observer):
             run.task.end(at)
             run.task = None
 
-    def _begin_task(self, run: _Run, line: Mapping[str, Any], state: str | None, at: int) -> None:
+    def _begin_task(self, run: _Run, task: str, at: int, *, back: bool) -> None:
         if run.task is not None:  # It was turned back in the middle.
             run.task.end(at)
-        name = f"{line['task']}.revert" if state in BACK else line["task"]
+        name = task.removesuffix(".revert") + (".revert" if back else "")
         run.task = self._tracer.start_span(name, set_span_in_context(run.span, Context()), start_time=at)
         run.resumed_at = None
 

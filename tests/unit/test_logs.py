@@ -74,6 +74,15 @@ def test_debug_shows_effects(cloud: Cloud) -> None:
     assert re.search(r"DEBUG \[\S{36} \S{36}\] create_volume on h2\n", log)
 
 
+def test_what_goes_wrong_stands_out(cloud: Cloud) -> None:
+    cloud.service.resize("web", "big", host="h2")
+    cloud.world.fail("h2", "define", "the machine type is not known here", times=9)
+    log = worker_log(cloud, "worker", "--drain")
+    said = {line.partition("] ")[2] for line in log.splitlines() if " WARNING [" in line}
+    assert {"define on h2 was refused", "DefineDestination failed"} <= said
+    assert any(sentence.endswith("the machine type is not known here") for sentence in said)
+
+
 def test_lines_of_json_of_two_jobs_at_once(cloud: Cloud) -> None:
     """Ids are in each line of a job, and none of another job's; a scrape meanwhile sees the worker's metrics."""
     with socket.create_server(("127.0.0.1", 0)) as free:

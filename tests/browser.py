@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import waitress
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from resizeflow.pages.dashboard import application
+from resizeflow.persistence.database import Database
 
 CHROMIUM = Path("/usr/bin/chromium")
 READABLE = 4.5
@@ -49,6 +54,17 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@contextmanager
+def served(database: Database) -> Iterator[str]:
+    """The dashboard of a database; its address."""
+    server: Any = waitress.create_server(application(database), host="127.0.0.1", port=0)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.effective_port}"
+    server.close()
+    thread.join(5)
 
 
 class Watched:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-import waitress
 from playwright.sync_api import Browser
 
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.chaos.runner import work_folder
-from resizeflow.pages.dashboard import application
 from resizeflow.persistence.models import Instance, Migration
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
-from tests.browser import Watched, chromium
+from tests.browser import Watched, chromium, served
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -83,12 +80,8 @@ def past() -> Iterator[Past]:
 @pytest.fixture(scope="session")
 def address(past: Past) -> Iterator[str]:
     """Where its dashboard is."""
-    server: Any = waitress.create_server(application(past.database), host="127.0.0.1", port=0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.close()
-    thread.join(5)
+    with served(past.database) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,197 @@
+"""One resize on real hosts with two dead workers, a retry and a rollback: what is told of it is what was done to it.
+
+With RESIZEFLOW_SCREENSHOTS=FOLDER the pages are photographed, for docs/report.md.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from lab.system import wait_until
+from resizeflow.audit.timeline import End, Timeline, timeline
+from resizeflow.flows import TASKS
+from resizeflow.persistence.models import Event
+from resizeflow.service import Submitted
+from resizeflow.states import Direction, JobState, MigrationStatus
+from tests.browser import Watched, chromium, served
+from tests.console import Console
+from tests.fleet import Fleet
+from tests.lab import checks
+from tests.lab.conftest import FleetMaker, WorkerMaker
+from tests.lab.faults import waits_or_ended
+from tests.lab.worker_process import WorkerProcess
+
+pytestmark = pytest.mark.lab
+
+LEASE = 14.0
+SETTINGS = {
+    "act_timeout": "5",
+    "look_timeout": "5",
+    "fence_window": "4",
+    "host_patience": "4",
+    "lease_seconds": str(LEASE),
+    "bandwidth": "25",
+}
+"""Two disks of 1 GiB are copied in about 40 seconds."""
+SLACK = 3.0
+TASKS_DONE = [task.__name__ for task in TASKS["resize_v1"]]
+BEFORE_THE_SECOND_KILL = TASKS_DONE[: TASKS_DONE.index("DefineDestination") + 1]
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What the test did to a worker."""
+
+    pid: int
+    task: str
+    share: float
+    """Of the transfer, as it was stored when the worker was dead."""
+    at: datetime
+
+
+def kill(fleet: Fleet, job: Submitted, worker: WorkerProcess, task: str) -> Kill:
+    worker.kill()
+    at = datetime.now(UTC)
+    return Kill(worker.pid, task, share(fleet, job), at)
+
+
+def share(fleet: Fleet, job: Submitted) -> float:
+    row = fleet.migration(job)
+    return row.bytes_done / row.bytes_total if row.bytes_total else 0.0
+
+
+def pid_of(worker: str) -> int:
+    return int(worker.split(":")[1])
+
+
+def told_of(fleet: Fleet, job: Submitted) -> tuple[Timeline, list[Event]]:
+    with fleet.database.read() as tx:
+        events = list(tx.events.of(job.migration_id))
+        migration, jobs = tx.migrations.get(job.migration_id), tx.jobs.of_migration(job.migration_id)
+    return timeline(migration, jobs, events), events
+
+
+def test_two_kills_a_retry_and_a_rollback(make_fleet: FleetMaker, make_worker: WorkerMaker, tmp_path: Path) -> None:
+    fleet = make_fleet(**SETTINGS)
+    before, state = fleet.guest.wait_report(), fleet.state()
+    source = fleet.lab.host("h1")
+    asked = datetime.now(UTC)
+    job = fleet.service.resize("web", "big", host="h2")
+
+    first = make_worker(fleet, arm="PowerOffSource.RUNNING.after=stop")
+    first.wait_stopped()
+    source.hang_libvirtd()
+    try:
+        first.go_on()
+        assert wait_until(lambda: waits_or_ended(fleet, job), timeout=60), fleet.story(job)
+    finally:
+        source.unhang_libvirtd()
+    assert wait_until(lambda: share(fleet, job) >= 0.3, timeout=120, interval=0.1), fleet.story(job)
+
+    second = make_worker(fleet, arm="DefineDestination.define#1.before=stop")
+    kills = [kill(fleet, job, first, "TransferDisks")]
+    with chromium() as browser, served(fleet.database) as address:
+        assert wait_until(lambda: fleet.job(job).epoch > 2 and share(fleet, job) > kills[0].share, timeout=60)
+        check_dashboard(browser, address, second)
+    second.wait_stopped()
+    kills.append(kill(fleet, job, second, "DefineDestination"))
+    fleet.service.rollback(job.migration_id)
+    third = make_worker(fleet)
+    assert wait_until(lambda: fleet.job(job).state is JobState.DONE, timeout=120), fleet.story(job)
+    assert third.end() == 0
+    ended = datetime.now(UTC)
+    assert fleet.migration(job).status is MigrationStatus.ERROR
+    checks.is_as_before(fleet, job, state, before)
+
+    told, events = told_of(fleet, job)
+    check_told(told, kills, [worker.pid for worker in (first, second, third)])
+    (down,) = told.downtimes
+    assert down.ended_by == "rollback"
+    assert down.end is not None
+    assert asked < down.start < kills[0].at < kills[1].at < down.end < ended
+    file = tmp_path / "report.html"
+    answer = Console(fleet.folder / "resizeflow.conf").type("report", job.migration_id[:8], "--html", str(file))
+    assert answer.code == 0, answer
+    with chromium() as browser:
+        check_report(browser, file, told, kills, len(events))
+
+
+def check_told(told: Timeline, kills: list[Kill], pids: list[int]) -> None:
+    """Who died when, in what, and who went on."""
+    assert [pid_of(worker) for worker in told.letters] == pids
+    assert len(told.takeovers) == len(kills)
+    for over, done, successor in zip(told.takeovers, kills, pids[1:], strict=True):
+        assert (pid_of(over.died), over.task, pid_of(over.by)) == (done.pid, done.task, successor)
+        assert over.last_sign < done.at < over.at
+        assert over.silence <= LEASE + SLACK
+    assert told.takeovers[0].share == kills[0].share
+    crashed = [run for run in told.runs if run.how is End.CRASHED]
+    assert [(pid_of(run.worker), run.task) for run in crashed] == [(done.pid, done.task) for done in kills]
+    waited = [run for run in told.runs if run.how is End.WAITING]
+    assert waited
+    assert {(pid_of(run.worker), run.task) for run in waited} == {(pids[0], "PowerOffSource")}
+    assert all("h1" in (run.why or "") for run in waited)
+    done = [run.task for run in told.runs if run.how is End.DONE]
+    assert done == BEFORE_THE_SECOND_KILL[:-1]
+    undone = [(pid_of(run.worker), run.task) for run in told.runs if run.direction is Direction.BACK]
+    assert undone == [(pids[2], task) for task in reversed(BEFORE_THE_SECOND_KILL)]
+    shares = [sample.share for sample in told.samples]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    assert len(shares) >= 8
+
+
+def check_dashboard(browser: Browser, address: str, worker: WorkerProcess) -> None:
+    """In the middle of the transfer, in the hands of the second worker."""
+    with browser.new_context(viewport={"width": 1200, "height": 1000}) as context:
+        seen = Watched(context)
+        seen.page.goto(address)
+        (row,) = seen.rows("in-flight")
+        assert (row[0], row[3]) == ("web", "TransferDisks 9 of 16")
+        assert row[4].endswith(" left"), row
+        assert pid_of(row[5].split()[0]) == worker.pid
+        photograph(seen, "dashboard-light")
+        seen.page.emulate_media(color_scheme="dark")
+        photograph(seen, "dashboard-dark")
+        seen.check_quiet(address)
+
+
+def check_report(browser: Browser, file: Path, told: Timeline, kills: list[Kill], lines: int) -> None:
+    """The page of it all, as it is read in a browser."""
+    with browser.new_context(viewport={"width": 1200, "height": 900}, offline=True) as context:
+        seen = Watched(context)
+        seen.page.goto(file.as_uri())
+        assert seen.page.locator("#outcome").inner_text().startswith("rolled back")
+        assert seen.page.locator("#crashes").inner_text() == "2"
+        assert seen.page.locator("#retries").inner_text() == str(len(told.retries))
+        assert len(seen.rows("events")) == lines
+        deaths = [row for row in seen.rows("trouble") if "worker died" in row[3]]
+        assert [(row[1], row[2]) for row in deaths] == [("A", "TransferDisks"), ("B", "DefineDestination")]
+        assert f"{kills[0].share:.0%} of the transfer" in deaths[0][3]
+        assert any("rollback was asked for" in row[3] for row in seen.rows("trouble"))
+        crashed = seen.page.locator(".run[data-how=crashed] title").all_text_contents()
+        assert [pid_of(title.split(" by ")[1]) for title in crashed] == [done.pid for done in kills]
+        assert seen.page.locator(".retrying").count() >= 1
+        assert seen.page.locator(".downtime").count() == 1
+        assert seen.page.locator("#verdict").inner_text().startswith(f"The chain of all {lines} lines verifies")
+        photograph(seen, "report-light")
+        seen.page.emulate_media(color_scheme="dark")
+        photograph(seen, "report-dark")
+        seen.check_quiet("file://")
+
+
+def photograph(seen: Watched, name: str) -> None:
+    """The page from its top to the end of its second section."""
+    folder = os.environ.get("RESIZEFLOW_SCREENSHOTS")
+    if folder:
+        height = seen.page.evaluate(
+            "document.querySelectorAll('main > section')[5]?.getBoundingClientRect().top ?? 1600"
+        )
+        seen.page.set_viewport_size({"width": 1200, "height": min(int(height), 1800)})
+        seen.page.screenshot(path=Path(folder) / f"{name}.png")

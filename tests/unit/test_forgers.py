@@ -1,0 +1,361 @@
+"""Somebody who can write the database and has not the audit key: what he does to the log is found, and named.
+
+He computes whatever can be computed without the key: numbers, plain hashes, the end of the log; or all of it under a
+key of his own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from lab.postgresql import PostgreSQL
+from resizeflow.audit.heads import head_of
+from resizeflow.audit.verify import verify
+from resizeflow.chaos.cloud import Cloud
+from resizeflow.chaos.runner import work_folder
+from resizeflow.persistence import schema
+from resizeflow.persistence.chain import COVERED
+from resizeflow.persistence.flaws import What
+from resizeflow.persistence.models import FLEET, SEALS
+from resizeflow.persistence.seals import seal_logs
+from resizeflow.states import JobState, Outcome
+from tests.conftest import TEMPLATE
+from tests.console import Console
+from tests.forger import EVENTS, Forger, picture
+from tests.golden import make
+from tests.unit.test_golden import SETS, pictures
+
+CHANGES: dict[str, Any] = dict.fromkeys(COVERED, "forged") | {
+    "at": timedelta(microseconds=1),
+    "epoch": 7,
+    "seconds": 3600.5,
+    "outcome": Outcome.REFUSED,
+    "data": {"forged": True},
+}
+del CHANGES["migration_id"], CHANGES["seq"]  # moving a line is tried below
+MODES = ("careless", "plain hashes", "a key of his own")
+LINE = 9
+"""The line that is forged."""
+
+
+@dataclass
+class Case:
+    """A cloud with a closed and sealed migration and an open one, and who forges its log."""
+
+    cloud: Cloud
+    closed: str
+    open: str
+
+    def forger(self, mode: str) -> Forger:
+        key = self.cloud.folder / "his.key"
+        key.write_text("f0" * 32)
+        return Forger(self.cloud.database, key=key if mode == MODES[2] else None, careful=mode != MODES[0])
+
+    def found(self, **how: Any) -> list[tuple[str, int, What]]:
+        """What verify finds: log, line, what."""
+        report = verify(self.cloud.database, **how)
+        return [(finding.log, finding.flaw.seq, finding.flaw.what) for finding in report.findings]
+
+    def whole(self) -> None:
+        report = verify(self.cloud.database)
+        assert (report.findings, report.unsealed) == ([], 0)
+        assert (report.logs, report.seals > 2, report.lines > 100) == (3, True, True)
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def made(request: pytest.FixtureRequest) -> Iterator[Case]:
+    """It is made once: each test puts back what it forged."""
+    folder, url, server = work_folder(), None, None
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgresql")
+        assert isinstance(server, PostgreSQL)
+        server.create_database("forgers", TEMPLATE)
+        url = server.url("forgers")
+    cloud = Cloud(folder, connection=url).build(running=False)
+    first = cloud.service.resize("web", "big", host="h2")
+    assert cloud.run(first) is JobState.DONE
+    assert cloud.run(cloud.service.confirm("web")) is JobState.DONE
+    second = cloud.service.migrate("web")
+    assert cloud.run(second) is JobState.DONE
+    seal_logs(cloud.database)
+    yield Case(cloud, first.migration_id, second.migration_id)
+    cloud.release()
+    if server is not None:
+        server.drop_database("forgers")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def case(made: Case) -> Iterator[Case]:
+    put_back = picture(made.cloud.database)
+    made.whole()
+    yield made
+    put_back()
+    made.whole()
+
+
+# --- lines -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_changed_field_is_found_whichever_it_is(case: Case, mode: str) -> None:
+    for column, value in CHANGES.items():
+        put_back = picture(case.cloud.database)
+        line = case.forger(mode).lines(case.closed)[LINE - 1]
+        forged = line["at"] + value if column == "at" else value
+        assert line[column] != forged
+        case.forger(mode).change(case.closed, LINE, **{column: forged})
+        assert (case.closed, LINE, What.CHANGED) in case.found(), column
+        if mode == MODES[0]:
+            assert len(case.found()) == 1, column
+        put_back()
+
+
+def test_a_changed_chain_is_found(case: Case) -> None:
+    case.forger("careless").change(case.closed, LINE, chain="f" * 64)
+    assert case.found() == [(case.closed, LINE, What.CHANGED)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_deleted_line_is_found(case: Case, mode: str) -> None:
+    case.forger(mode).delete(case.closed, LINE)
+    what = What.MISSING if mode == MODES[0] else What.CHANGED
+    assert (case.closed, LINE, what) in case.found()
+
+
+def test_a_gap_that_was_closed_is_named(case: Case) -> None:
+    forger = case.forger("careless")
+    lines = forger.lines(case.closed)
+    del lines[LINE - 1]
+    forger.write(case.closed, [{**line, "seq": number} for number, line in enumerate(lines, 1)])
+    assert case.found() == [(case.closed, LINE, What.MISSING)]
+
+
+@pytest.mark.parametrize(("other", "with_chains"), list(itertools.product((LINE + 1, LINE + 20), (False, True))))
+def test_two_swapped_lines_are_found_and_named(case: Case, other: int, with_chains: bool) -> None:
+    case.forger("careless").swap(case.closed, LINE, other, with_chains=with_chains)
+    assert case.found() == [(case.closed, LINE, What.SWAPPED)]
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_two_lines_swapped_with_care_are_found(case: Case, mode: str) -> None:
+    case.forger(mode).swap(case.closed, LINE, LINE + 5, with_chains=True)
+    assert (case.closed, LINE, What.CHANGED) in case.found()
+
+
+def test_an_inserted_line_is_named(case: Case) -> None:
+    case.forger("careless").insert(case.closed, LINE, "forged")
+    assert case.found() == [(case.closed, LINE, What.INSERTED)]
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_a_line_inserted_with_care_is_found(case: Case, mode: str) -> None:
+    case.forger(mode).insert(case.closed, LINE, "forged")
+    assert (case.closed, LINE, What.CHANGED) in case.found()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_line_added_to_the_end_is_found(case: Case, mode: str) -> None:
+    last = len(case.forger(mode).lines(case.open))
+    case.forger(mode).insert(case.open, last + 1, "forged")
+    what = What.INSERTED if mode == MODES[0] else What.CHANGED
+    assert (case.open, last + 1, what) in case.found()
+
+
+def test_lines_that_are_of_no_log_are_found(case: Case) -> None:
+    forger = case.forger("careless")
+    with forger.writing() as connection:
+        connection.execute(sa.insert(EVENTS), [{**line, "migration_id": "none"} for line in forger.lines(case.open)])
+    assert case.found() == [("none", 1, What.MISSING)]
+
+
+# --- ends ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("log", "mode"), list(itertools.product(("open", "closed", FLEET), MODES)))
+def test_a_cut_tail_is_found(case: Case, log: str, mode: str) -> None:
+    log_id = getattr(case, log, FLEET)
+    last = len(case.forger(mode).lines(log_id))
+    case.forger(mode).cut(log_id, last - 2)
+    found = case.found()
+    if mode == MODES[0]:
+        assert found == [(log_id, last - 1, What.CUT_OFF)]
+        return
+    assert (log_id, last - 2, What.CHANGED) in found, "its end is not signed"
+    if log != "open":
+        assert (log_id, last - 1, What.CUT_OFF) in found, "it was sealed with more lines"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_cut_seals_are_found(case: Case, mode: str) -> None:
+    last = len(case.forger(mode).seals())
+    case.forger(mode).cut_seals(last - 1)
+    found = case.found()
+    if mode == MODES[0]:
+        assert (SEALS, last, What.CUT_OFF) in found
+    else:
+        assert (SEALS, last - 1, What.CHANGED) in found
+
+
+def test_a_cut_that_the_program_goes_on_from_is_found(case: Case) -> None:
+    """It does not sign what he left: he need not only wait for the next line."""
+    forger = case.forger("plain hashes")
+    last = len(forger.lines(case.open))
+    forger.cut(case.open, last - 4)
+    with case.cloud.database.write() as tx:
+        tx.events.add(case.open, "note", "written later")
+    seal_logs(case.cloud.database)
+    assert (case.open, last - 3, What.CHANGED) in case.found()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("which", ["open", "closed"])
+def test_a_migration_that_was_removed_altogether_is_found(case: Case, which: str, mode: str) -> None:
+    first = next(seal["number"] for seal in case.forger(mode).seals() if seal["migration_id"] == getattr(case, which))
+    case.forger(mode).remove(getattr(case, which))
+    assert (SEALS, first) in [(log, seq) for log, seq, _what in case.found()]
+
+
+@pytest.mark.parametrize("which", ["open", "closed"])
+def test_a_log_that_was_removed_is_found(case: Case, which: str) -> None:
+    log_id = getattr(case, which)
+    with case.forger("careless").writing() as connection:
+        connection.execute(sa.text("DELETE FROM events WHERE migration_id = :id"), {"id": log_id})
+        connection.execute(sa.text("DELETE FROM event_logs WHERE id = :id"), {"id": log_id})
+    assert case.found() == [(log_id, 1, What.MISSING)]
+
+
+def test_an_old_signed_end_of_a_closed_log_is_found_by_its_seal(case: Case) -> None:
+    """The end is genuine, but of yesterday."""
+    forger = case.forger("careless")
+    old, number = forger.log(case.open), len(forger.lines(case.open))
+    with case.cloud.database.write() as tx:
+        tx.events.add(case.open, "note", "what he does not want to be known")
+    with case.cloud.database.write() as tx:
+        tx.migrations.get(case.open).status = type(tx.migrations.get(case.open).status).CONFIRMED
+    seal_logs(case.cloud.database)
+    forger.cut(case.open, number)
+    forger.end({**old, "sealed": True})
+    assert (case.open, number + 1, What.CUT_OFF) in case.found()
+
+
+def test_an_older_database_put_back_whole_is_found_by_a_head_that_was_kept_elsewhere(case: Case) -> None:
+    """Every line, end and seal of it is genuine: without the head nobody could tell."""
+    put_back = picture(case.cloud.database)
+    with case.cloud.database.write() as tx:
+        tx.events.command("what he does not want to be known")
+    seal_logs(case.cloud.database)
+    with case.cloud.database.read() as tx:
+        head = head_of(tx)
+    assert case.found(heads=[head]) == []
+    put_back()
+    assert case.found() == []
+    assert case.found(heads=[head]) == [(SEALS, head.number, What.CUT_OFF)]
+    with case.cloud.database.write() as tx:
+        tx.events.command("another history")
+    seal_logs(case.cloud.database)
+    assert case.found() == []
+    assert case.found(heads=[head]) == [(SEALS, head.number, What.CHANGED)]
+
+
+def test_a_forged_head_is_refused(case: Case) -> None:
+    console = Console(case.cloud.folder / "resizeflow.conf")
+    kept = case.cloud.folder / "heads"
+    assert console.type("audit", "head", "--output", str(kept)).code == 0
+    assert console.type("audit", "verify", "--head", str(kept)).code == 0
+    kept.write_text(kept.read_text().replace('"number": ', '"number": 1'))
+    console.type("audit", "verify", "--head", str(kept)).refused(2, "signature", "false")
+    kept.write_text("nothing")
+    console.type("audit", "verify", "--head", str(kept)).refused(2, "is not what `resizeflow audit head` wrote")
+    kept.unlink()
+
+
+def test_what_is_pruned_cannot_be_claimed(case: Case) -> None:
+    forger = case.forger("plain hashes")
+    lines = forger.lines(case.closed)
+    with forger.writing() as connection:
+        connection.execute(sa.text("DELETE FROM events WHERE migration_id = :id AND seq <= 9"), {"id": case.closed})
+    forger.end(forger.log(case.closed) | {"pruned_seq": 9, "pruned_chain": lines[8]["chain"]})
+    assert case.found() == [(case.closed, len(lines), What.CHANGED)]
+
+
+def test_all_of_it_under_a_key_of_his_own_is_found(case: Case) -> None:
+    forger = case.forger("a key of his own")
+    for log_id in (case.closed, case.open, FLEET):
+        forger.write(log_id, forger.lines(log_id))
+    forger.write_seals(forger.seals())
+    assert {log for log, _seq, _what in case.found()} == {case.closed, case.open, FLEET, SEALS}
+    forger.claim_key()
+    assert case.found() == [("all", 0, What.CHANGED)]
+
+
+def test_verify_names_what_was_done_and_ends_with_3(case: Case) -> None:
+    console = Console(case.cloud.folder / "resizeflow.conf")
+    case.forger("careless").change(case.closed, LINE, text="forged")
+    answer = console.type("audit", "verify", "-f", "json")
+    answer.refused(3, "1 flaw")
+    (row,) = answer.json
+    assert (row["log"], row["instance"], row["line"], row["what"]) == (case.closed, "web", LINE, "changed")
+    console.type("audit", "verify", "--migration", case.closed[:8]).refused(3, "1 flaw")
+    assert console.type("audit", "verify", "--migration", case.open[:8]).code == 0
+
+
+# --- lines from before schema 0006 -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def old(memory_path: Path) -> tuple[Cloud, str]:
+    """A database of schema 0005 with a job in flight, upgraded."""
+    cases = pictures(SETS[4])
+    cloud, job = make.restore(cases[next(name for name in cases if name.startswith("confirm/"))], memory_path)
+    schema.upgrade(cloud.database)
+    return cloud, job.migration_id
+
+
+def test_an_upgraded_database_verifies_and_says_how_much_of_it_is_from_before(old: tuple[Cloud, str]) -> None:
+    cloud, _ = old
+    report = verify(cloud.database)
+    assert (report.findings, report.plain) == ([], report.lines)
+    assert report.lines > 20
+    answer = Console(cloud.folder / "resizeflow.conf").type("audit", "verify")
+    assert answer.code == 0
+    assert f"{report.plain} lines of them are from before schema 0006" in answer.out
+
+
+def forge_old(cloud: Cloud, log_id: str) -> None:
+    """Changes an old line, and computes all plain hashes anew: they are all right."""
+    forger = Forger(cloud.database)
+    lines = forger.lines(log_id)
+    plain = forger.log(log_id)["plain_seq"]
+    later = lines[plain:]
+    lines[2]["text"] = "forged"
+    end = forger.log(log_id)
+    forger.write(log_id, lines[:plain], since=3)
+    with forger.writing() as connection:
+        if later:
+            connection.execute(sa.insert(EVENTS), later)
+    forger.end(end)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_old_lines_changed_after_the_upgrade_are_found(old: tuple[Cloud, str], goes_on: bool) -> None:
+    """Which of them it was cannot be told."""
+    cloud, log_id = old
+    plain = Forger(cloud.database).log(log_id)["plain_seq"]
+    if goes_on:
+        with cloud.database.write() as tx:
+            tx.events.add(log_id, "note", "written under the key")
+    forge_old(cloud, log_id)
+    (finding,) = verify(cloud.database).findings
+    assert (finding.log, finding.flaw.what) == (log_id, What.CHANGED)
+    assert finding.flaw.seq == plain + goes_on
+    assert "before schema 0006" in finding.flaw.found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from urllib.parse import urlsplit
+from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
     CollectorRegistry,
@@ -74,21 +75,18 @@ class Metrics(Observer):
         self._not_renewed = Counter(
             "resizeflow_lease_renewal_failures", "Times that leases could not be renewed.", registry=registry
         )
-        for flow in flows.TASKS:  # Those that are 0 are shown, too: what appears with 1 is no increase.
+        self._show_zeros()
+        ProcessCollector(registry=registry)
+        registry.register(_Fleet(database))
+        self._server = _listening(address, registry)
+
+    def _show_zeros(self) -> None:
+        """What appears with 1 is no increase for Prometheus: series whose labels are known are there from the start."""
+        for flow in flows.TASKS:
             self._takeovers.labels(flow)
             self._bytes.labels(flow)
             for outcome in OUTCOMES:
                 self._runs.labels(flow, outcome)
-        ProcessCollector(registry=registry)
-        registry.register(_Fleet(database))
-        parts = urlsplit(f"//{address}")
-        try:
-            self._server, _ = start_http_server(parts.port or 0, parts.hostname or "", registry)
-        except OSError as error:
-            raise UsageError(
-                f"The metrics cannot be shown at [worker] metrics = {address}: {error.strerror}. Each worker needs an "
-                "address of its own on its machine."
-            ) from None
 
     @property
     def port(self) -> int:
@@ -126,6 +124,19 @@ class Metrics(Observer):
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def _listening(address: str, registry: CollectorRegistry) -> WSGIServer:
+    parts = urlsplit(f"//{address}")
+    try:
+        server, _thread = start_http_server(parts.port or 0, parts.hostname or "", registry)
+    except OSError as error:
+        raise UsageError(
+            f"Nothing can listen at [worker] metrics = {address}: {error.strerror}. Give an address of this "
+            "machine that no other worker has."
+        ) from None
+    LOG.info("Metrics are shown at http://%s:%d/metrics", parts.hostname, server.server_port)
+    return server
 
 
 class _Fleet(Collector):

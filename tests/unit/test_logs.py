@@ -113,7 +113,7 @@ def test_lines_of_json_of_two_jobs_at_once(cloud: Cloud) -> None:
         assert all(line["outcome"] == "ok" and line["seconds"] >= 0 for line in done)
         others = [line["message"] for line in lines if line not in own]
         assert not [message for message in others if job.job_id in message or job.migration_id in message]
-    assert {line["message"].split()[0] for line in lines if not line["context"]} == {"Worker"}
+    assert {line["message"].split()[0] for line in lines if not line["context"]} == {"Worker", "Metrics"}
 
 
 def until(done: Callable[[], bool]) -> None:

@@ -128,23 +128,33 @@ def test_bytes_are_those_that_the_observed_runs_copied(cloud: Cloud, story: Stor
 # --- how the fleet stands ----------------------------------------------------------------------------------
 
 
-def test_the_fleet_is_read_when_it_is_asked_for(cloud: Cloud, metrics: Metrics, story: Story) -> None:
-    shown = families(metrics)
+def test_the_fleet_is_read_when_it_is_asked_for(memory_path: Path, connection: str | None) -> None:
+    cloud = Cloud(memory_path, connection=connection).build()
+    metrics = Metrics(cloud.database, "127.0.0.1:0")
     states = {("queued",): 0, ("running",): 0, ("needs-attention",): 0}
-    assert samples(shown, "resizeflow_jobs") == states
-    assert [samples(shown, f"resizeflow_{name}")[()] for name in ("database_up", "debts")] == [1, 0]
-    with cloud.database.read() as tx:
-        up = [worker.name for worker in tx.jobs.workers()]
-    assert story.worker in up
-    assert samples(shown, "resizeflow_workers") == {(): len(up)}
-    cloud.service.confirm("web")
+    assert fleet(metrics) == (1, states, 0, 0)
+    job = cloud.service.resize("web", "big", host="h2")
+    assert fleet(metrics) == (1, states | {("queued",): 1}, 0, 0)
     with cloud.database.write() as tx:
-        owed = Debt(migration_id=story.confirm.migration_id, host_id=tx.hosts.get("h1").id, kind="disk", object="d")
-        owed.instance_id, owed.reason, owed.created_at = cloud.uuid, "away", tx.now()
-        tx.session.add(owed)
+        row = tx.jobs.get(job.job_id)
+        row.state, row.owner = JobState.NEEDS_ATTENTION, None
+        tx.jobs.worker_seen("one", 60)
+        tx.jobs.worker_seen("one that died", -1)
+        for settled in (None, tx.now()):
+            debt = Debt(
+                migration_id=job.migration_id, instance_id=cloud.uuid, host_id=tx.hosts.get("h1").id, kind="disk"
+            )
+            debt.object, debt.reason, debt.created_at, debt.settled_at = str(settled), "away", tx.now(), settled
+            tx.session.add(debt)
+    assert fleet(metrics) == (1, states | {("needs-attention",): 1}, 1, 1)
+    metrics.close()
+
+
+def fleet(metrics: Metrics) -> tuple[float, dict[tuple[str, ...], float], float, float]:
+    """Whether the database answers, jobs by state, debts, workers."""
     shown = families(metrics)
-    assert samples(shown, "resizeflow_jobs") == states | {("queued",): 1}
-    assert samples(shown, "resizeflow_debts") == {(): 1}
+    up, debts, workers = (samples(shown, f"resizeflow_{name}")[()] for name in ("database_up", "debts", "workers"))
+    return up, samples(shown, "resizeflow_jobs"), debts, workers
 
 
 def test_a_database_that_is_away_is_one_of_the_answers(tmp_path: Path) -> None:
@@ -228,7 +238,7 @@ def test_the_table_of_the_docs_is_what_is_shown(shown: Families) -> None:
 def test_an_address_that_is_taken_is_one_sentence(cloud: Cloud) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(UsageError, match=rf"metrics = {address}: Address already in use\. Each worker"):
+        with pytest.raises(UsageError, match=rf"metrics = {address}: Address already in use\. Give an address"):
             Metrics(cloud.database, address)
     with pytest.raises(UsageError, match=r"metrics = no\.such\.host\.invalid:9464: "):
         Metrics(cloud.database, "no.such.host.invalid:9464")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import threading
+import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import waitress
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from resizeflow.pages.dashboard import application
-from resizeflow.persistence.database import Database
+from tests.console import Console
 
 CHROMIUM = Path("/usr/bin/chromium")
 READABLE = 4.5
@@ -57,14 +56,19 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(database: Database) -> Iterator[str]:
-    """The dashboard of a database; its address."""
-    server: Any = waitress.create_server(application(database), host="127.0.0.1", port=0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.close()
-    thread.join(5)
+def served(console: Console) -> Iterator[str]:
+    """`resizeflow dashboard` as a process, ended by Ctrl-C; its address."""
+    dashboard = console.start("dashboard", "--listen", "127.0.0.1:0")
+    try:
+        assert dashboard.stdout is not None
+        line = dashboard.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert found, (line, dashboard.communicate()[1])
+        yield found[0]
+    finally:
+        dashboard.send_signal(signal.SIGINT)
+        _, said = dashboard.communicate(timeout=10)
+    assert (dashboard.returncode, said) == (0, "")
 
 
 class Watched:
@@ -92,6 +96,17 @@ class Watched:
         """Nothing ran that is not ours, and nothing was asked of anybody else."""
         assert self.troubles == []
         assert [url for url in self.requests if not url.startswith(places)] == []
+
+    def photograph(self, name: str, until: str = "#debts") -> None:
+        """Writes NAME-light.png and NAME-dark.png, down to a section, into the folder that RESIZEFLOW_SCREENSHOTS
+        names: for the documentation."""
+        if not (folder := os.environ.get("RESIZEFLOW_SCREENSHOTS")):
+            return
+        top = self.page.locator(until).evaluate("part => part.getBoundingClientRect().top + scrollY")
+        self.page.set_viewport_size({"width": 1200, "height": int(top)})
+        for scheme in ("light", "dark"):
+            self.page.emulate_media(color_scheme=scheme)
+            self.page.screenshot(path=Path(folder) / f"{name}-{scheme}.png")
 
     def check_fits(self) -> None:
         """The page itself does not scroll sideways."""

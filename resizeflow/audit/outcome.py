@@ -59,7 +59,7 @@ def sentence(migration: Migration, job: Job | None) -> str:
         case Standing.REVERTED:
             return f"Reverted: {name} is {old}, as before."
         case Standing.ROLLED_BACK:
-            return f"Rolled back: {name} is {old}, as before.{because}"
+            return f"Rolled back: {name} is {old}, as before.{because or ' A person asked for it.'}"
         case _:
             return _in_flight(migration, job, because)
 

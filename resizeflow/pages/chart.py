@@ -4,7 +4,7 @@ templates/chart.html draws it."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from resizeflow.audit.progress import Sample, duration, size
@@ -192,6 +192,8 @@ def _lanes(told: Timeline, scale: Scale, now: datetime, y: float) -> tuple[list[
         for mark in told.marks:
             if mark.kind in RETRIES and mark.worker == worker:
                 _place(mark, scale, mine, rows)
+        for row in lane.rows:
+            row.bars = _without_collisions(row.bars)
         y += 6
         lane.height = y - lane.y
         lanes.append(lane)
@@ -210,30 +212,45 @@ def _bar(run: Run, scale: Scale, now: datetime) -> Bar:
     end = run.end or max(now, run.start)
     x, width = scale.x(run.start), max(scale.x(end) - scale.x(run.start), 2.0)
     label = _label(run, (end - run.start).total_seconds())
-    after = x + width + 12 + len(label) * LETTER < WIDTH - 2
+    kind = _KINDS.get(run.how, "put-down")
+    label_x = x + width + (14 if kind == "put-down" else 8)
+    after = label_x + len(label) * LETTER < WIDTH - 6
     undo = run.direction is Direction.BACK
     told = f"{'undo of ' if undo else ''}{run.task} by {run.worker}, epoch {run.epoch}: {label}"
     return Bar(
         x=x,
         width=width,
-        kind=_KINDS.get(run.how, "put-down"),
+        kind=kind,
         undo=undo,
         label=label,
-        label_x=x + width + 8 if after else x - 6,
+        label_x=label_x if after else x - 6,
         anchor="start" if after else "end",
         title=f"{told}; {run.why}" if run.why else told,
     )
 
 
 def _label(run: Run, seconds: float) -> str:
-    """`3.2 s`, or how it ended if not well."""
+    """`3.2 s`, or how it ended if not well. When a worker died nobody knows."""
     took = duration(seconds)
     at = f" at {run.share:.0%}" if run.share is not None and run.how is not End.DONE else ""
-    if run.how is End.CRASHED:
-        return f"died after {took}{at}"
-    if run.how in (End.DONE, End.UNDONE):
-        return took
-    return f"{run.how or 'running'} {'for' if run.how is None else 'after'} {took}{at}"
+    match run.how:
+        case End.CRASHED:
+            return f"died{at}"
+        case End.DONE | End.UNDONE:
+            return took
+        case None:
+            return f"running for {took}{at}"
+        case _:
+            return f"{run.how} after {took}{at}"
+
+
+def _without_collisions(bars: list[Bar]) -> list[Bar]:
+    """A label that would lie on the next bar of its row is left out; it is in the bar's title, and in the table."""
+    kept = []
+    for bar, following in zip(bars, [*bars[1:], None], strict=True):
+        hidden = following is not None and bar.anchor == "start" and bar.label_x + len(bar.label) * LETTER > following.x
+        kept.append(replace(bar, label="") if hidden else bar)
+    return kept
 
 
 def _links(told: Timeline, scale: Scale, rows: dict[RowKey, Row]) -> list[Link]:

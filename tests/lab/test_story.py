@@ -1,11 +1,10 @@
 """One resize on real hosts with two dead workers, a retry and a rollback: what is told of it is what was done to it.
 
-With RESIZEFLOW_SCREENSHOTS=FOLDER the pages are photographed, for docs/report.md.
+With RESIZEFLOW_SCREENSHOTS=FOLDER the pages are photographed, for docs/report.md (tests/browser.py).
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,7 +79,7 @@ def told_of(fleet: Fleet, job: Submitted) -> tuple[Timeline, list[Event]]:
 def test_two_kills_a_retry_and_a_rollback(make_fleet: FleetMaker, make_worker: WorkerMaker, tmp_path: Path) -> None:
     fleet = make_fleet(**SETTINGS)
     before, state = fleet.guest.wait_report(), fleet.state()
-    source = fleet.lab.host("h1")
+    console, source = Console(fleet.folder / "resizeflow.conf"), fleet.lab.host("h1")
     asked = datetime.now(UTC)
     job = fleet.service.resize("web", "big", host="h2")
 
@@ -96,7 +95,7 @@ def test_two_kills_a_retry_and_a_rollback(make_fleet: FleetMaker, make_worker: W
 
     second = make_worker(fleet, arm="DefineDestination.define#1.before=stop")
     kills = [kill(fleet, job, first, "TransferDisks")]
-    with chromium() as browser, served(fleet.database) as address:
+    with chromium() as browser, served(console) as address:
         assert wait_until(lambda: fleet.job(job).epoch > 2 and share(fleet, job) > kills[0].share, timeout=60)
         check_dashboard(browser, address, second)
     second.wait_stopped()
@@ -116,7 +115,7 @@ def test_two_kills_a_retry_and_a_rollback(make_fleet: FleetMaker, make_worker: W
     assert down.end is not None
     assert asked < down.start < kills[0].at < kills[1].at < down.end < ended
     file = tmp_path / "report.html"
-    answer = Console(fleet.folder / "resizeflow.conf").type("report", job.migration_id[:8], "--html", str(file))
+    answer = console.type("report", job.migration_id[:8], "--html", str(file))
     assert answer.code == 0, answer
     with chromium() as browser:
         check_report(browser, file, told, kills, len(events))
@@ -126,13 +125,13 @@ def check_told(told: Timeline, kills: list[Kill], pids: list[int]) -> None:
     """Who died when, in what, and who went on."""
     assert [pid_of(worker) for worker in told.letters] == pids
     assert len(told.takeovers) == len(kills)
-    for over, done, successor in zip(told.takeovers, kills, pids[1:], strict=True):
-        assert (pid_of(over.died), over.task, pid_of(over.by)) == (done.pid, done.task, successor)
-        assert over.last_sign < done.at < over.at
+    for over, killed, successor in zip(told.takeovers, kills, pids[1:], strict=True):
+        assert (pid_of(over.died), over.task, pid_of(over.by)) == (killed.pid, killed.task, successor)
+        assert over.last_sign < killed.at < over.at
         assert over.silence <= LEASE + SLACK
     assert told.takeovers[0].share == kills[0].share
     crashed = [run for run in told.runs if run.how is End.CRASHED]
-    assert [(pid_of(run.worker), run.task) for run in crashed] == [(done.pid, done.task) for done in kills]
+    assert [(pid_of(run.worker), run.task) for run in crashed] == [(killed.pid, killed.task) for killed in kills]
     waited = [run for run in told.runs if run.how is End.WAITING]
     assert waited
     assert {(pid_of(run.worker), run.task) for run in waited} == {(pids[0], "PowerOffSource")}
@@ -156,9 +155,7 @@ def check_dashboard(browser: Browser, address: str, worker: WorkerProcess) -> No
         assert (row[0], row[3]) == ("web", "TransferDisks 9 of 16")
         assert row[4].endswith(" left"), row
         assert pid_of(row[5].split()[0]) == worker.pid
-        photograph(seen, "dashboard-light")
-        seen.page.emulate_media(color_scheme="dark")
-        photograph(seen, "dashboard-dark")
+        seen.photograph("dashboard")
         seen.check_quiet(address)
 
 
@@ -176,22 +173,9 @@ def check_report(browser: Browser, file: Path, told: Timeline, kills: list[Kill]
         assert f"{kills[0].share:.0%} of the transfer" in deaths[0][3]
         assert any("rollback was asked for" in row[3] for row in seen.rows("trouble"))
         crashed = seen.page.locator(".run[data-how=crashed] title").all_text_contents()
-        assert [pid_of(title.split(" by ")[1]) for title in crashed] == [done.pid for done in kills]
+        assert [pid_of(title.split(" by ")[1]) for title in crashed] == [killed.pid for killed in kills]
         assert seen.page.locator(".retrying").count() >= 1
         assert seen.page.locator(".downtime").count() == 1
         assert seen.page.locator("#verdict").inner_text().startswith(f"The chain of all {lines} lines verifies")
-        photograph(seen, "report-light")
-        seen.page.emulate_media(color_scheme="dark")
-        photograph(seen, "report-dark")
+        seen.photograph("report", until="#verification")
         seen.check_quiet("file://")
-
-
-def photograph(seen: Watched, name: str) -> None:
-    """The page from its top to the end of its second section."""
-    folder = os.environ.get("RESIZEFLOW_SCREENSHOTS")
-    if folder:
-        height = seen.page.evaluate(
-            "document.querySelectorAll('main > section')[5]?.getBoundingClientRect().top ?? 1600"
-        )
-        seen.page.set_viewport_size({"width": 1200, "height": min(int(height), 1800)})
-        seen.page.screenshot(path=Path(folder) / f"{name}.png")

@@ -18,6 +18,7 @@ from resizeflow.persistence.models import Instance, Migration
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
 from tests.browser import Watched, chromium, served
+from tests.console import Console
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -80,7 +81,7 @@ def past() -> Iterator[Past]:
 @pytest.fixture(scope="session")
 def address(past: Past) -> Iterator[str]:
     """Where its dashboard is."""
-    with served(past.database) as address:
+    with served(Console(past.folder / "resizeflow.conf")) as address:
         yield address
 
 

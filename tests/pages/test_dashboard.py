@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 from resizeflow.chaos.child import KILLED
 from resizeflow.persistence.models import Host, Job, Migration
 from resizeflow.states import JobState
+from tests.console import Console
 from tests.pages.conftest import HOSTILE, Past, WatchedMaker
 
 PHONE = {"width": 360, "height": 640}
@@ -63,19 +64,20 @@ def test_what_is_seen_of_the_fleet_is_what_the_database_says(past: Past, address
 
 
 def test_what_needs_a_person_is_first_with_the_command(past: Past, address: str, watch: WatchedMaker) -> None:
-    reason = "the volume is gone. <b>Look</b>"
+    reason = "DefineDestination failed after the point of no return: <pool> is gone"
     stopped = sa.update(Job).where(Job.id == past.queued.job_id)
     hidden = sa.update(Host).where(Host.name == "h2")
     with past.database.write() as tx:
         tx.session.execute(stopped.values(state=JobState.NEEDS_ATTENTION, reason=reason))
-        tx.session.execute(hidden.values(enabled=False, disabled_reason="<i>disk</i>"))
+        tx.session.execute(hidden.values(enabled=False, disabled_reason="a disk is <b>replaced</b>"))
     try:
         seen = watch()
         seen.page.goto(address)
         alarm = seen.page.locator("#attention .alarm").inner_text()
         assert f"migration {past.queued.migration_id[:8]}: {reason}" in alarm
         assert f"resizeflow migration resume {past.queued.migration_id[:8]}" in alarm
-        assert seen.rows("hosts")[1][1] == "disabled: <i>disk</i>"
+        assert seen.rows("hosts")[1][1] == "disabled: a disk is <b>replaced</b>"
+        seen.photograph("dashboard-alarm")
         seen.page.get_by_role("link", name="queued").first.click()
         assert seen.rows("found")[0][5] == "needs attention"
     finally:
@@ -217,3 +219,16 @@ def test_a_wrong_address_is_answered_in_a_sentence(address: str, path: str, code
     assert answer.status == code
     assert 'role="alert"' in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8780", "192.0.2.1:8780", "[::]:8780", "example.org:8780"])
+def test_it_is_not_served_to_others(past: Past, listen: str) -> None:
+    console = Console(past.folder / "resizeflow.conf")
+    console.type("dashboard", "--listen", listen).refused(2, "ssh -L 8780:127.0.0.1:8780")
+
+
+def test_where_it_cannot_be_served(past: Past, address: str) -> None:
+    console, taken = Console(past.folder / "resizeflow.conf"), urlsplit(address).netloc
+    console.type("dashboard", "--listen", taken).refused(2, "Address already in use", "another port")
+    for wrong in ("8780", "127.0.0.1:", "127.0.0.1:70000", ":"):
+        console.type("dashboard", "--listen", wrong).refused(2, "ADDRESS:PORT")

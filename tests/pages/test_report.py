@@ -74,7 +74,7 @@ def test_the_chart_marks_what_happened(past: Past, console: Console, watch: Watc
     crashed = chart.locator(".run[data-how=crashed]")
     for run, over in zip(crashed.all(), told.takeovers, strict=True):
         title = run.locator("title").text_content() or ""
-        assert title.startswith(f"{over.task} by {over.died}, epoch {over.epoch - 1}: died after ")
+        assert title.startswith(f"{over.task} by {over.died}, epoch {over.epoch - 1}: died")
     assert [over.task for over in told.takeovers] == ["PowerOffSource", "TransferDisks"]
     share = told.takeovers[1].share
     assert f"at {share:.0%}" in (crashed.nth(1).text_content() or "")

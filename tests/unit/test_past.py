@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from resizeflow.audit.history import PAGE, Wanted, search
+from resizeflow.audit.history import Past as Migrated
 from resizeflow.audit.outcome import Standing
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.persistence.models import Base, Migration
@@ -65,7 +66,7 @@ def past(memory_path: Path, connection: str | None) -> Past:
 
 
 def test_pages_have_all_of_them_once_the_latest_first(past: Past) -> None:
-    known, seen, older = past.fill(MANY), [], None
+    known, seen, older = past.fill(MANY), list[Migrated](), None
     with past.database.read() as tx:
         for _ in range(4):
             page = search(tx, Wanted(), older)

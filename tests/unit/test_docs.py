@@ -13,7 +13,8 @@ from lab.__main__ import _parser as lab_parser
 from resizeflow.cli import Resizeflow
 from resizeflow.commands import COMMANDS
 from tests.console import Console
-from tests.documented import OTHERS, PAGES, ROOT, SCENES, Block, Fleet, blocks
+from tests.documented import OTHERS, PAGES, ROOT, Block, blocks
+from tests.scenes import SCENES, Fleet
 
 INDENTED = re.compile(r"^ {4,}(?:[A-Z_]+=\S+ )?([\w./-]+)(?=\s)", re.MULTILINE)
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
@@ -93,6 +94,9 @@ def test_the_commands_do_what_the_page_says(page: Path, tmp_path: Path) -> None:
             answer = console.type(*fleet.typed(words))
             wanted = block.exit_code if position == len(ours) - 1 else 0
             assert answer.code == wanted, f"{named(page)}:{block.line}: {' '.join(words)}\n{answer.out}{answer.err}"
+    if page.parent.name == "runbook" and page.stem != "log-broken":  # what was forged stays so
+        healthy = console.type("doctor")
+        assert healthy.code == 0, f"{named(page)} leaves breaches:\n{healthy.out}{healthy.err}"
 
 
 def test_what_is_said_of_blocks_is_understood() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from resizeflow.cli import DESCRIPTION
 from tests.console import Answer, Console
-from tests.documented import Fleet
+from tests.scenes import Fleet
 
 NAMED = re.compile(r"(?:`|What to do: |\| )(resizeflow [^`|\n]+?) *(?:`|\||\n)")
 """How commands are named: in backquotes, after an error, and in a table's cell."""

@@ -46,6 +46,7 @@ LEVELS = {
 """Of a line of the event log, by its outcome; others are told as information."""
 DETAILS = frozenset({"allocation", "effect", "notification", "quota"})
 """Kinds of lines that are told with `debug` only, if all went well."""
+IDS = ("request_id", "migration_id", "instance_id", "epoch")
 TOLD = ("kind", "task", "host", "transition", "seconds", "outcome", "error", "next_action")
 """What else the JSON of such a line says of it."""
 EVENTS = log.getLogger("resizeflow.events")
@@ -74,7 +75,7 @@ def begin(file: Path | None, *, debug: bool) -> None:
         if debug:
             conf.set_override("debug", True)
         log.setup(conf, "resizeflow", __version__)
-    except (cfg.Error, ValueError, TypeError, log.LogConfigError) as error:
+    except (cfg.Error, ValueError, TypeError, RuntimeError, log.LogConfigError) as error:
         raise UsageError(f"The configuration {file} cannot be used: {what_is_wrong(error)}") from None
     except SystemExit:
         # So oslo.config ends where an option is wrong that could be one of a command line as well.
@@ -88,7 +89,8 @@ def begin(file: Path | None, *, debug: bool) -> None:
 
 def _complete(record: logging.LogRecord) -> bool:
     """Gives a line its job's ids, where oslo.log looks for them; what looks like a password in it is hidden."""
-    record.context = _job.get()
+    if not hasattr(record, "context"):
+        record.context = _job.get()
     record.msg, record.args = strutils.mask_password(record.getMessage()), ()
     return True
 
@@ -111,9 +113,11 @@ class JobLog(Observer):
         _job.set({})
 
     def committed(self, tx: Transaction) -> None:
-        if tx.lease is None:
-            return
         for line in tx.events.written:
+            if line["worker"] is None:
+                continue  # Of a command, or a chore.
             details = {name: line[name] for name in TOLD if line[name] is not None}
+            # What is told of the taking comes before the run has begun.
+            details["context"] = _job.get() or {name: line[name] for name in IDS}
             usual = logging.DEBUG if line["kind"] in DETAILS else logging.INFO
             EVENTS.log(LEVELS.get(line["outcome"], usual), "%s", line["text"], extra=details)

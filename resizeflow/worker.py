@@ -221,8 +221,7 @@ class Worker:
             return False
         lease = self._leases[job_id] = job.held
         self._seen.begun(job)
-        died = f" from {lease.taken_from}" if lease.taken_from else ""
-        LOG.info("Job %s of migration %s taken up%s, epoch %d", job_id, lease.migration_id, died, lease.epoch)
+        LOG.info("Job %s of migration %s taken up, epoch %d", job_id, lease.migration_id, lease.epoch)
         try:
             self._hold(job)
             LOG.info("Job %s put down", job_id)

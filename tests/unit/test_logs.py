@@ -61,7 +61,7 @@ def test_lines_of_text(cloud: Cloud) -> None:
     log = worker_log(cloud, "worker", "--drain").splitlines()
     assert [line for line in log if not LINE.fullmatch(line)] == []
     of_job = [line for line in log if f"[{job.migration_id} {job.job_id}] " in line]
-    assert "taken up, epoch 1" in of_job[0]
+    assert of_job[0].endswith(" takes the job up, epoch 1")
     assert of_job[-1].endswith("put down")
     assert any(line.endswith("TransferDisks started") for line in of_job)
     assert len(log) == len(of_job) + 3  # The worker is up, what was done, the worker is down.
@@ -105,7 +105,8 @@ def test_lines_of_json_of_two_jobs_at_once(cloud: Cloud) -> None:
     for job in jobs:
         own = [line for line in lines if line["context"].get("request_id") == job.job_id]
         assert {line["context"]["migration_id"] for line in own} == {job.migration_id}
-        assert own[0]["message"].endswith("taken up, epoch 1")
+        assert own[0]["message"].endswith(" takes the job up, epoch 1")
+        assert own[1]["message"].endswith("taken up, epoch 1")
         assert own[-1]["message"].endswith("put down")
         tasks = [line["extra"] for line in own if line["extra"].get("kind") == "task"]
         done = [extra for extra in tasks if extra["transition"] == "RUNNING -> SUCCESS"]
@@ -180,6 +181,7 @@ def test_libraries_are_quiet_even_with_debug(tmp_path: Path) -> None:
         ("use_json = perhaps", "use_json"),
         ("log_file = /no/such/folder/log", "The log /no/such/folder/log cannot be written: No such file or directory."),
         ("log_config_append = /no/such/file", "/no/such/file"),
+        ("use_journal = true", "Systemd bindings do not exist"),
         ("use_syslog = true\nsyslog_log_facility = moon", "facility"),
     ],
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 
 import pytest
+from oslo_db.exception import DBConnectionError
 
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.observer import ENDS, OUTCOMES, Observer, how_it_ended
@@ -125,6 +127,20 @@ def test_one_that_breaks_is_told_and_disturbs_nobody(
         run(cloud, worker, job)
     assert ends.seen == ["done"]
     assert "Broken did not see what happened" in caplog.text
+
+
+def test_leases_that_could_not_be_renewed(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Waits(Observer):
+        told = threading.Event()
+
+        def not_renewed(self) -> None:
+            self.told.set()
+
+    waits = Waits()
+    worker = Worker(cloud.database, cloud.settings, clock=cloud.clock, observers=[waits])
+    monkeypatch.setattr(worker, "_renew", lambda: (_ for _ in ()).throw(DBConnectionError("it is away")))
+    with worker:
+        assert waits.told.wait(10)
 
 
 def test_a_worker_that_has_ended_is_watched_no_more(cloud: Cloud, job: Submitted) -> None:

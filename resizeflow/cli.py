@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import importlib
 import logging
 import os
@@ -141,7 +142,10 @@ def _unknown(argv: Sequence[str]) -> str:
     if words[0] in GROUPS:
         verbs = ", ".join(name.partition(" ")[2] for name in COMMANDS if name.startswith(f"{words[0]} "))
         return f"`resizeflow {words[0]}` needs one of: {verbs}."
-    return f"There is no command {' '.join(words[:2])!r}; `resizeflow --help` lists them."
+    typed = " ".join(words[:2])
+    close = [name for name in COMMANDS if words[0] in name.split()] or difflib.get_close_matches(typed, COMMANDS)
+    meant = f"did you mean `resizeflow {'` or `resizeflow '.join(close[:3])}`? " if close else ""
+    return f"There is no command {typed!r}; {meant}`resizeflow --help` lists them."
 
 
 def show_help(parser: argparse.ArgumentParser, stream: Any = None) -> None:

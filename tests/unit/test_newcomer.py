@@ -82,6 +82,18 @@ def test_from_the_failed_command_itself(console: Console, tmp_path: Path) -> Non
     assert "migration list" in newcomer.seen.out
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("history", "did you mean `resizeflow migration history`?"),
+        ("migraton list", "did you mean `resizeflow migration list`"),
+        ("fly", "There is no command 'fly'; `resizeflow --help`"),
+    ],
+)
+def test_a_command_that_was_guessed(console: Console, typed: str, meant: str) -> None:
+    console.type(*typed.split()).refused(2, meant)
+
+
 def test_a_list_of_nothing_gives_no_hint(tmp_path: Path) -> None:
     console = Console(Fleet(tmp_path, "at rest").cloud.folder / "resizeflow.conf")
     assert "migration show" not in console.type("migration", "list").out

@@ -95,7 +95,7 @@ class Metrics(Observer):
     def begun(self, job: BoardJob) -> None:
         self._flows[job.uuid] = job.name
         self._running.inc()
-        if job.held.taken_from:
+        if job.held.died:
             self._takeovers.labels(job.name).inc()
 
     def ended(self, job: BoardJob) -> None:

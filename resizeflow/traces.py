@@ -15,12 +15,14 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from resizeflow import __version__
 from resizeflow.errors import UsageError
 from resizeflow.lease import Lease
 from resizeflow.observer import Observer, how_it_ended
+from resizeflow.persistence.database import Database
 from resizeflow.persistence.job_board import BoardJob
 from resizeflow.persistence.transaction import Transaction
 
@@ -61,8 +63,9 @@ class _Run:
 class Traces(Observer):
     """Makes spans of what a worker commits; their times are those of the event log."""
 
-    def __init__(self, processor: SpanProcessor | None = None) -> None:
+    def __init__(self, database: Database, processor: SpanProcessor | None = None) -> None:
         """`processor` gets the spans; by default a thread sends them by OTLP over HTTP, in batches."""
+        self._database = database
         self._ids = _Ids()
         self._provider = TracerProvider(resource=_resource(), id_generator=self._ids, shutdown_on_exit=False)
         self._provider.add_span_processor(processor or BatchSpanProcessor(OTLPSpanExporter()))
@@ -70,23 +73,44 @@ class Traces(Observer):
         self._runs: dict[str, _Run] = {}
 
     def begun(self, job: BoardJob) -> None:
+        lease, now = job.held, time.time_ns()
+        self._runs[job.uuid] = _Run(self._begin_run(job, lease.epoch, lease.owner, now), now)
+        if died := lease.died:
+            self._tell_of(job, died)
+
+    def _begin_run(self, job: BoardJob, epoch: int, worker: str, at: int) -> Span:
         attributes: dict[str, str | int] = {
             "resizeflow.migration_id": job.book_uuid,
             "resizeflow.request_id": job.uuid,
             "resizeflow.instance_id": job.details["instance_id"],
             "resizeflow.flow": job.name,
-            "resizeflow.epoch": job.held.epoch,
-            "resizeflow.worker": job.held.owner,
+            "resizeflow.epoch": epoch,
+            "resizeflow.worker": worker,
         }
-        if job.held.taken_from:
-            attributes["resizeflow.taken_from"] = job.held.taken_from
-        links = [Link(_of_run(job, job.held.epoch - 1))] if job.held.epoch > 1 else []
-        with self._ids.of(_of_run(job, job.held.epoch)):
-            span = self._tracer.start_span(job.name, Context(), attributes=attributes, links=links)
-        self._runs[job.uuid] = _Run(span, time.time_ns())
+        links = [Link(_of_run(job, epoch - 1))] if epoch > 1 else []
+        with self._ids.of(_of_run(job, epoch)):
+            return self._tracer.start_span(job.name, Context(), attributes=attributes, links=links, start_time=at)
+
+    def _tell_of(self, job: BoardJob, died: str) -> None:
+        """A worker that died sends neither the span of its run nor that of the task in which it died: the log has
+        them."""
+        epoch = job.held.epoch - 1
+        with self._database.read() as tx:
+            lines = [line for line in tx.events.of(job.book_uuid) if (line.request_id, line.epoch) == (job.uuid, epoch)]
+        spans = [self._begin_run(job, epoch, died, _nanoseconds(lines[0].at))]
+        last = next(line for line in reversed(lines) if line.kind in {"task", "lease"})
+        state = _state(vars(last))
+        if state in BEGINNINGS:
+            spans.append(self._begin_task(spans[0], last.task or "", _nanoseconds(last.at), back=state in BACK))
+        for span in reversed(spans):
+            span.set_attribute("resizeflow.outcome", "died")
+            span.set_status(StatusCode.ERROR, f"worker {died} died, or was silent for its whole lease")
+            span.end(_nanoseconds(lines[-1].at))
 
     def ended(self, job: BoardJob) -> None:
         run, how = self._runs.pop(job.uuid), how_it_ended(job)
+        if how == "lease-lost":
+            return  # Whoever has the job now has told of this run, as of one that died.
         reason = job.handover.reason if job.handover else run.error
         for span in (run.task, run.span):
             if span is not None:
@@ -103,14 +127,15 @@ class Traces(Observer):
                 self._see(run, tx.lease, line)
 
     def _see(self, run: _Run, lease: Lease, line: Mapping[str, Any]) -> None:
-        at = round(line["at"].timestamp() * 1e9)
-        state = line["transition"].rpartition(" ")[2] if line["kind"] == "task" else None
+        at, state = _nanoseconds(line["at"]), _state(line)
         if state in BEGINNINGS:
-            self._begin_task(run, line["task"], at, back=state in BACK)
+            if run.task is not None:  # It was turned back in the middle.
+                run.task.end(at)
+            run.task, run.resumed_at = self._begin_task(run.span, line["task"], at, back=state in BACK), None
         elif line["task"] and run.resumed_at is not None:
             # A task that an earlier run has begun: its beginning is not written again.
             back = state in BACK if state else lease.turned_back
-            self._begin_task(run, line["task"], run.resumed_at, back=back)
+            run.task, run.resumed_at = self._begin_task(run.span, line["task"], run.resumed_at, back=back), None
         if line["kind"] == "failure":
             run.error = line["text"]
         if state is None:
@@ -122,18 +147,26 @@ class Traces(Observer):
             run.task.end(at)
             run.task = None
 
-    def _begin_task(self, run: _Run, task: str, at: int, *, back: bool) -> None:
-        if run.task is not None:  # It was turned back in the middle.
-            run.task.end(at)
+    def _begin_task(self, run: Span, task: str, at: int, *, back: bool) -> Span:
         name = task.removesuffix(".revert") + (".revert" if back else "")
-        run.task = self._tracer.start_span(name, set_span_in_context(run.span, Context()), start_time=at)
-        run.resumed_at = None
+        return self._tracer.start_span(name, set_span_in_context(run, Context()), start_time=at)
 
     def close(self) -> None:
         """Sends what is left, in bounded time."""
         last = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
         last.start()
         last.join(LAST)
+
+
+def _nanoseconds(at: datetime) -> int:
+    """Since 1970."""
+    return round(at.timestamp() * 1e9)
+
+
+def _state(line: Mapping[str, Any]) -> str | None:
+    """Into which state a task came, by a line of the event log; None if it is no such line."""
+    state: str | None = line["transition"].rpartition(" ")[2] if line["kind"] == "task" else None
+    return state
 
 
 def _said(line: Mapping[str, Any]) -> dict[str, str | float]:

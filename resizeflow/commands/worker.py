@@ -71,7 +71,7 @@ resizeflow worker --drain      (do what is queued now, then exit)
         if settings.traces:
             from resizeflow.traces import Traces  # noqa: PLC0415 - as above
 
-            observers.append(Traces())
+            observers.append(Traces(self.backend.database))
         return observers
 
 

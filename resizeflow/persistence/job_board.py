@@ -250,9 +250,7 @@ class DatabaseJobBoard(base.JobBoard):
             transition=f"{'lapsed' if died else JobState.QUEUED} -> {JobState.RUNNING}",
             **({"from": died, **asdict(lease.left)} if lease.left else {}),
         )
-        # A worker that only had lost the database for a while did not die.
-        crashed = died is not None and died != lease.owner
-        if crashed and tx.jobs.get(lease.job_id).on_crash is OnCrash.ROLLBACK and tx.jobs.turn_back(lease.job_id):
+        if lease.died and tx.jobs.get(lease.job_id).on_crash is OnCrash.ROLLBACK and tx.jobs.turn_back(lease.job_id):
             why = f"worker {died} died, and the job is to be rolled back after a crash"
             migration = tx.migrations.get(lease.migration_id)
             migration.error = migration.error or why

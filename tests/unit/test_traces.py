@@ -42,7 +42,7 @@ def exporter() -> InMemorySpanExporter:
 
 @pytest.fixture(scope="module")
 def story(cloud: Cloud, exporter: InMemorySpanExporter) -> Iterator[Story]:
-    with observed(cloud, Traces(SimpleSpanProcessor(exporter))) as story:
+    with observed(cloud, Traces(cloud.database, SimpleSpanProcessor(exporter))) as story:
         yield story
 
 
@@ -114,13 +114,17 @@ def test_what_a_task_tells_is_with_its_span(story: Story, spans: Sequence[Readab
     assert task.status.status_code is StatusCode.UNSET
 
 
-def test_a_take_over_by_an_unseen_worker(story: Story, spans: Sequence[ReadableSpan]) -> None:
-    (run,) = runs(spans, story.taken_over)
-    assert told(run, "epoch") == 2
-    assert told(run, "taken_from") != story.worker
+def test_a_worker_that_died_is_told_of_by_its_successor(story: Story, spans: Sequence[ReadableSpan]) -> None:
+    died, run = sorted(runs(spans, story.taken_over), key=lambda span: span.start_time or 0)
+    assert [told(died, word) for word in ("epoch", "outcome")] == [1, "died"]
+    assert died.status.description == f"worker {told(died, 'worker')} died, or was silent for its whole lease"
+    (interrupted,) = tasks(spans, died)
+    assert (interrupted.name, interrupted.status.status_code) == ("TransferDisks", StatusCode.ERROR)
+    assert (told(run, "epoch"), told(run, "worker")) == (2, story.worker)
+    assert [link.context.span_id for link in run.links] == [died.context.span_id]
     first = tasks(spans, run)[0]
     assert first.name == "TransferDisks"
-    assert (run.start_time or 0) <= (first.start_time or 0) <= (first.end_time or 0)
+    assert (interrupted.end_time or 0) <= (run.start_time or 0) <= (first.start_time or 0) <= (first.end_time or 0)
 
 
 class Stopper(Observer):
@@ -137,7 +141,7 @@ def test_a_take_over_goes_on_in_the_same_trace(tmp_path: Path) -> None:
     """Two workers, each with spans of its own, as on two machines; the first is stopped, the second goes on."""
     cloud, exporters = Cloud(tmp_path).build(), [InMemorySpanExporter(), InMemorySpanExporter()]
     job = cloud.service.resize("web", "big", host="h2")
-    first_traces, second_traces = (Traces(SimpleSpanProcessor(exporter)) for exporter in exporters)
+    first_traces, second_traces = (Traces(cloud.database, SimpleSpanProcessor(exporter)) for exporter in exporters)
     stopper = Stopper()
     first = Worker(cloud.database, cloud.settings, clock=cloud.clock, observers=[first_traces, stopper])
     second = Worker(cloud.database, cloud.settings, clock=cloud.clock, observers=[second_traces])
@@ -177,7 +181,7 @@ def test_they_are_sent_where_the_environment_says(tmp_path: Path, monkeypatch: p
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("OTEL_SERVICE_NAME", "resizes")
-        with Worker(cloud.database, cloud.settings, clock=cloud.clock, observers=[Traces()]) as worker:
+        with Worker(cloud.database, cloud.settings, clock=cloud.clock, observers=[Traces(cloud.database)]) as worker:
             worker.take_and_run(job.job_id)
         server.shutdown()
     assert {path for path, _ in Collector.taken} == {"/v1/traces"}
@@ -189,11 +193,11 @@ def test_they_are_sent_where_the_environment_says(tmp_path: Path, monkeypatch: p
     assert [span.name for span in sent] == [*TASKS["resize_v1"], "resize_v1"]
 
 
-def test_nobody_waits_long_for_a_collector_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_long_for_a_collector_that_is_away(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(traces, "LAST", 0.2)
-        observer = Traces()
+        observer = Traces(cloud.database)
         observer._tracer.start_span("left").end()
         began = time.monotonic()
         observer.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from enum import StrEnum
 
+from resizeflow.persistence import next_actions
 from resizeflow.persistence.models import Job, Migration
 from resizeflow.states import Direction, JobState, MigrationStatus
 
@@ -80,3 +81,14 @@ def next_command(migration_id: str, instance: str, stands: Standing) -> str | No
     if stands is Standing.ATTENTION:
         return f"resizeflow migration resume {migration_id[:8]}"
     return f"resizeflow confirm {shlex.quote(instance)}" if stands is Standing.UNDECIDED else None
+
+
+def advice(stands: Standing, job_reason: str | None, error: str | None) -> str | None:
+    """What an operator does about it, with the runbook's page; None if nothing went wrong."""
+    if stands is Standing.ATTENTION:
+        return next_actions.of_attention(job_reason or "")
+    if stands is Standing.IN_FLIGHT and job_reason:
+        return next_actions.of_wait(job_reason)
+    if stands is Standing.ROLLED_BACK and error:
+        return next_actions.of_failure(error)
+    return None

@@ -34,8 +34,7 @@ resizeflow report 1a2b3c4d --html > web-1.html
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         from resizeflow.pages.report import as_file  # noqa: PLC0415 - Jinja2 and SQLAlchemy are not needed for help
 
-        with self.backend.database.read() as tx:
-            page = as_file(tx, tx.migrations.get(parsed_args.migration), tx.now())
+        page = as_file(self.backend.database, parsed_args.migration)
         if parsed_args.html == "-":
             self.app.stdout.write(page)
         else:

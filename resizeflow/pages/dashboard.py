@@ -57,8 +57,7 @@ class Pages:
         return render_template("history.html", page=page, asked=request.args, outcomes=list(Standing))
 
     def migration(self, migration_id: str) -> str:
-        with self._database.read() as tx:
-            report = report_of(tx, tx.migrations.get(migration_id), tx.now(), last=LINES)
+        report = report_of(self._database, migration_id, last=LINES)
         return render_template("page_of_migration.html", report=report)
 
     def instance(self, instance_id: str) -> str:

@@ -72,6 +72,13 @@ def in_words(told: Timeline) -> str:
     return " ".join(parts)
 
 
+def with_code(text: str) -> Markup:
+    """A sentence with commands between backquotes."""
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(text.split("`"))
+    )
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "duration": duration,
     "in_words": in_words,
@@ -79,4 +86,5 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "shortened": shortened,
     "size": size,
     "utc": utc,
+    "with_code": with_code,
 }

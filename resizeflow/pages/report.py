@@ -8,12 +8,14 @@ from datetime import datetime
 
 from resizeflow import __version__
 from resizeflow.audit.comparison import Line, comparison
-from resizeflow.audit.outcome import Standing, next_command, sentence, standing, title
+from resizeflow.audit.outcome import Standing, advice, next_command, sentence, standing, title
 from resizeflow.audit.progress import duration, size
 from resizeflow.audit.timeline import Timeline, timeline
+from resizeflow.audit.verify import verify
 from resizeflow.errors import UsageError
 from resizeflow.pages.chart import Chart, chart
 from resizeflow.pages.rendering import environment, style
+from resizeflow.persistence.database import Database
 from resizeflow.persistence.models import Event, Job, Migration
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import JobState
@@ -54,6 +56,7 @@ class Report:
     stands: Standing
     sentence: str
     next_command: str | None
+    advice: str | None
     asked_by: str
     downtime: str
     bytes: str
@@ -74,8 +77,16 @@ _SIGNS = {
 }
 
 
-def report_of(tx: Transaction, migration: Migration, now: datetime, *, last: int | None = None) -> Report:
-    """The facts as they are in the database now; with `last` only so many lines of the log are listed."""
+def report_of(database: Database, migration_id: str, *, last: int | None = None) -> Report:
+    """The facts as they are now; with `last` only so many lines of the log are listed. Raises NotFound."""
+    with database.read() as tx:
+        migration = tx.migrations.get(migration_id)
+        # Another transaction: what is written meanwhile verifies as well.
+        return _report(tx, migration, _verified(database, migration.id), last)
+
+
+def _report(tx: Transaction, migration: Migration, verified: Verified, last: int | None) -> Report:
+    now = tx.now()
     jobs, events = tx.jobs.of_migration(migration.id), tx.events.of(migration.id)
     unfinished = next((job for job in jobs if job.state is not JobState.DONE), None)
     told = timeline(migration, jobs, events)
@@ -92,18 +103,19 @@ def report_of(tx: Transaction, migration: Migration, now: datetime, *, last: int
         stands=stands,
         sentence=sentence(migration, unfinished),
         next_command=next_command(migration.id, migration.instance_name, stands),
+        advice=advice(stands, unfinished.reason if unfinished else None, migration.error),
         asked_by=_asked_by(jobs),
         downtime=_downtime(migration, told, now),
         bytes=f"{size(migration.bytes_done)} of {size(migration.bytes_total)}" if migration.bytes_total else "nothing",
         trouble=_trouble(told),
         comparison=comparison(migration, instance.ports if instance else ()),
-        verified=_verified(tx, migration.id, len(events)),
+        verified=verified,
     )
 
 
-def as_file(tx: Transaction, migration: Migration, now: datetime) -> str:
-    """The report as one HTML document."""
-    report = report_of(tx, migration, now)
+def as_file(database: Database, migration_id: str) -> str:
+    """The report as one HTML document. Raises NotFound."""
+    report, now = report_of(database, migration_id), database.clock.now()
     page = environment().get_template("report.html")
     return page.render(report=report, title=report.title, standalone=True, style=style(), now=now, version=__version__)
 
@@ -132,7 +144,7 @@ def _trouble(told: Timeline) -> list[Trouble]:
             "worker died" if over.died != over.by else "worker was cut off",
             told.letters.get(over.died, over.died),
             over.task,
-            f"its last sign was at {f'{over.share:.0%} of the transfer' if over.share is not None else 'this task'}; "
+            f"{f'at {over.share:.0%} of the transfer; ' if over.share is not None else ''}"
             f"{told.letters.get(over.by, over.by)} took over after {duration(over.silence)}, in epoch {over.epoch}",
         )
         for over in told.takeovers
@@ -151,11 +163,13 @@ def _trouble(told: Timeline) -> list[Trouble]:
     return folded
 
 
-def _verified(tx: Transaction, migration_id: str, lines: int) -> Verified:
+def _verified(database: Database, migration_id: str) -> Verified:
     try:
-        flaw = tx.events.flaw(migration_id)
+        found = verify(database, migration=migration_id)
     except UsageError as error:
         return Verified(False, f"It was not verified: {error}")
-    if flaw is None:
-        return Verified(True, f"The chain of all {lines} lines verifies: none was changed, added or removed.")
-    return Verified(False, f"The log is not what was written: {flaw}.")
+    if found.findings:
+        flaws = "; ".join(str(finding.flaw) for finding in found.findings)
+        return Verified(False, f"The log is not what was written: {flaws}.")
+    pruned = f" {found.pruned} more are only in archives." if found.pruned else ""
+    return Verified(True, f"All {found.lines} lines verify: none was changed, added or removed.{pruned}")

@@ -170,12 +170,12 @@ def check_report(browser: Browser, file: Path, told: Timeline, kills: list[Kill]
         assert len(seen.rows("events")) == lines
         deaths = [row for row in seen.rows("trouble") if "worker died" in row[3]]
         assert [(row[1], row[2]) for row in deaths] == [("A", "TransferDisks"), ("B", "DefineDestination")]
-        assert f"{kills[0].share:.0%} of the transfer" in deaths[0][3]
+        assert f"worker died at {kills[0].share:.0%} of the transfer; B took over after" in deaths[0][3]
         assert any("rollback was asked for" in row[3] for row in seen.rows("trouble"))
         crashed = seen.page.locator(".run[data-how=crashed] title").all_text_contents()
         assert [pid_of(title.split(" by ")[1]) for title in crashed] == [killed.pid for killed in kills]
         assert seen.page.locator(".retrying").count() >= 1
         assert seen.page.locator(".downtime").count() == 1
-        assert seen.page.locator("#verdict").inner_text().startswith(f"The chain of all {lines} lines verifies")
+        assert seen.page.locator("#verdict").inner_text().startswith(f"All {lines} lines verify")
         seen.photograph("report", until="#verification")
         seen.check_quiet("file://")

@@ -56,16 +56,17 @@ def worker_log(cloud: Cloud, *words: str) -> str:
     return ended.stderr
 
 
-def test_lines_of_text(cloud: Cloud) -> None:
-    job = cloud.service.resize("web", "big", host="h2")
+def test_lines_of_text_of_two_jobs_in_turn(cloud: Cloud) -> None:
+    jobs = two_jobs(cloud)
     log = worker_log(cloud, "worker", "--drain").splitlines()
     assert [line for line in log if not LINE.fullmatch(line)] == []
-    of_job = [line for line in log if f"[{job.migration_id} {job.job_id}] " in line]
-    assert of_job[0].endswith(" takes the job up, epoch 1")
-    assert of_job[-1].endswith("put down")
-    assert any(line.endswith("TransferDisks started") for line in of_job)
-    assert len(log) == len(of_job) + 3  # The worker is up, what was done, the worker is down.
     assert not any("DEBUG" in line for line in log)
+    own = {job: [line for line in log if f"[{job.migration_id} {job.job_id}] " in line] for job in jobs}
+    for lines in own.values():
+        assert lines[0].endswith(" takes the job up, epoch 1")
+        assert lines[-1].endswith("put down")
+        assert any(line.endswith("TransferDisks started") for line in lines)
+    assert len(log) == sum(map(len, own.values())) + 3  # The worker is up, what was done, the worker is down.
 
 
 def test_debug_shows_effects(cloud: Cloud) -> None:

@@ -194,6 +194,8 @@ def store(tx: Transaction, host: Host, found: Found, project: str, defaults: Map
     )
     instance.flavor, instance.host = flavor, tx.hosts.get(host.id)
     tx.session.add(instance)
+    text = f"{instance.name} of {host.name} adopted into project {project}, flavor {flavor.name}"
+    tx.events.command(text, instance=instance, host=host.name, flavor=flavor.name)
     tx.quotas.add_instance(instance, defaults)
     amount = Amount.of(flavor, volume_backed=instance.volume_backed)
     tx.hosts.allocate(host, instance_consumer(instance.id), amount, force=True)

@@ -48,7 +48,7 @@ def decide(tx: Transaction, instance: str, way: Way, on_crash: OnCrash, *, why: 
     migration.error = None  # What kept an earlier decision from being carried out is no reason of this one.
     row.task_state = way.task_state
     tx.events.add(migration.id, "state", f"{why or way.action} accepted, status {way.status}")
-    job = tx.jobs.create(str(uuid.uuid4()), migration.id, row.id, f"{way.action}_v1", on_crash)
+    job = tx.jobs.create(str(uuid.uuid4()), migration.id, row.id, f"{way.action}_v1", on_crash, why=why)
     notices.begin_decision(tx, migration, job.id)
     return job
 

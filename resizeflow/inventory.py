@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from oslo_db.exception import DBDuplicateEntry
 
@@ -18,13 +18,16 @@ from resizeflow.drivers.interface import DriverError
 from resizeflow.errors import Conflict, RuleError, UsageError
 from resizeflow.gate import Connections, HostAway, Looks
 from resizeflow.persistence import recount
+from resizeflow.persistence.changing import change, told
 from resizeflow.persistence.database import Database
+from resizeflow.persistence.flavors import projects_of
 from resizeflow.persistence.hosts import debt_consumer
 from resizeflow.persistence.models import GIB, Flavor, Host, Instance, Migration, QuotaUsage
 from resizeflow.persistence.quotas import RESOURCES, Limit
 from resizeflow.persistence.recount import Drift
+from resizeflow.persistence.transaction import Transaction
 from resizeflow.rules.extra_specs import TRAIT, well_formed
-from resizeflow.states import MigrationStatus
+from resizeflow.states import MigrationStatus, Outcome
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class Inventory:
                 raise Conflict(f"{uri} is the host that is known as {known.name} already (host UUID {facts.uuid}).")
             # A host that was removed and comes back is the same row: past migrations point to it.
             host.removed = False
+            size = {"vcpus": host.vcpus, "memory_mb": host.memory_mb, "disk_gb": host.disk_gb}
+            tx.events.command(f"host {name} added, pool {pool}", host=name, pool=pool, **size, **limits)
             return tx.session.merge(host)
 
     def _ask(self, host: Host) -> tuple[HostFacts, PoolFacts]:
@@ -110,21 +115,26 @@ class Inventory:
         _require_shell(changes.get("shell"))
         with self.database.write() as tx:
             host = tx.hosts.get(name)
-            if fenced is not None:
-                for migration in tx.migrations.open():
-                    if host.id in (migration.source_host_id, migration.dest_host_id):
-                        word = "fenced" if fenced else "no longer fenced"
-                        who = os.environ.get("USER", "unknown")
-                        tx.events.add(migration.id, "fence", f"host {host.name} is {word}, says {who}")
-                host.fenced_at = tx.now() if fenced else None
             tx.hosts.lock(host.id)
-            host.traits = sorted({*host.traits, *traits} - set(no_traits))
-            for key, value in changes.items():
-                if value is not None:
-                    setattr(host, key, value)
-            if host.enabled:
-                host.disabled_reason = None
+            values = {key: value for key, value in changes.items() if value is not None}
+            values["traits"] = sorted({*host.traits, *traits} - set(no_traits))
+            if values.get("enabled", host.enabled):
+                values["disabled_reason"] = None
+            if fenced is not None:
+                self._tell_fence(tx, host, fenced)
+                values["fenced_at"] = tx.now() if fenced else None
+            if changed := change(host, values):
+                tx.events.command(f"host {host.name} set: {told(changed)}", host=host.name, changes=changed)
         return host
+
+    @staticmethod
+    def _tell_fence(tx: Transaction, host: Host, fenced: bool) -> None:
+        """To the migrations whose proof of off it is."""
+        for migration in tx.migrations.open():
+            if host.id in (migration.source_host_id, migration.dest_host_id):
+                word = "fenced" if fenced else "no longer fenced"
+                text = f"host {host.name} is {word}, says {tx.actor.user}"
+                tx.events.add(migration.id, "fence", text, host=host.name, outcome=Outcome.OK)
 
     def remove_host(self, name: str, *, forgive_debts: bool = False) -> None:
         """Forgets a host that nothing needs, also as a member of aggregates. Raises Conflict saying what does."""
@@ -144,9 +154,10 @@ class Inventory:
                 left = ", ".join(f"{debt.kind} {debt.object}" for debt in debts)
                 raise Conflict(f"Host {name} still has leftovers of ours ({left}); --forgive-debts gives them up.")
             for debt in debts:
-                debt.forgiven, debt.settled_at = True, tx.now()
+                tx.debts.forgive(debt, host)
                 tx.hosts.release(debt_consumer(debt.migration_id), host.id)
             tx.aggregates.forget(host)
+            tx.events.command(f"host {host.name} removed", host=host.name, forgiven_debts=len(debts))
             # Migrations of the past name it: the row stays, hidden.
             host.removed, host.enabled, host.name = (
                 True,
@@ -173,17 +184,12 @@ class Inventory:
             raise UsageError("A flavor needs at least 1 vCPU and 1 MiB of memory, and no negative disk.")
         for key, value in (extra_specs or {}).items():
             well_formed(key, value)
+        size = {"vcpus": vcpus, "memory_mb": memory_mb, "root_gb": root_gb}
+        size |= {"ephemeral_gb": ephemeral_gb, "swap_mb": swap_mb}
+        access: dict[str, Any] = {"extra_specs": dict(extra_specs or {}), "is_public": is_public}
         with self.database.write() as tx:
-            return tx.flavors.create(
-                name,
-                vcpus=vcpus,
-                memory_mb=memory_mb,
-                root_gb=root_gb,
-                ephemeral_gb=ephemeral_gb,
-                swap_mb=swap_mb,
-                extra_specs=dict(extra_specs or {}),
-                is_public=is_public,
-            )
+            tx.events.command(f"flavor {name} created", **size, **access)
+            return tx.flavors.create(name, **size, **access)
 
     def set_flavor(
         self,
@@ -199,18 +205,24 @@ class Inventory:
             flavor = tx.flavors.get(name)
             if grant and flavor.is_public:
                 raise Conflict(f"Flavor {flavor.name} is public: every project may use it already.")
+            before = projects_of(flavor)
             for project in grant:
                 tx.flavors.grant(flavor, project)
             for project in withdraw:
                 tx.flavors.withdraw(flavor, project)
-            if disabled is not None:
-                flavor.disabled = disabled
+            changed = dict(change(flavor, {} if disabled is None else {"disabled": disabled}))
+            if before != (after := projects_of(flavor)):
+                changed["projects"] = [before, after]
+            if changed:
+                tx.events.command(f"flavor {flavor.name} set: {told(changed)}", changes=changed)
             return flavor
 
     def delete_flavor(self, name: str) -> None:
         """It can no longer be asked for; machines that have it keep it."""
         with self.database.write() as tx:
-            tx.flavors.get(name).deleted = True
+            flavor = tx.flavors.get(name)
+            flavor.deleted = True
+            tx.events.command(f"flavor {flavor.name} deleted")
 
     def quotas(self, project: str) -> Sequence[Quota]:
         """A project's limits and use."""
@@ -236,14 +248,14 @@ class Inventory:
                         raise UsageError(
                             f"Quota {resource}={limit} is not one of {', '.join(RESOURCES)} with -1 or more."
                         )
-                    tx.quotas.set_limit(project, resource, limit)
+                tx.quotas.set_limits(project, limits)
         except DBDuplicateEntry:
             raise Conflict("Somebody else has just set the same limit; look at it, and try again.") from None
 
     def delete_quota(self, project: str | None, resources: Collection[str] = RESOURCES) -> None:
         """Takes limits that were set for a project, or for quota class `default`, away again."""
         with self.database.write() as tx:
-            tx.quotas.delete_limits(project, resources)
+            tx.quotas.set_limits(project, dict.fromkeys(resources))
 
     def sync_quotas(self, project: str | None = None, *, dry_run: bool = False) -> Sequence[Drift]:
         """Recounts what a project (by default each) uses and has reserved. Returns what had drifted; it is set right,
@@ -254,7 +266,7 @@ class Inventory:
                 recount.lock(tx, project_ids)
             drifts = recount.find(tx, project_ids)
             if not dry_run:
-                recount.correct(tx, drifts, os.environ.get("USER", "unknown"))
+                recount.correct(tx, drifts, tx.actor.user)
         return drifts
 
     # --- instances ---------------------------------------------------------------------------------------
@@ -283,7 +295,9 @@ class Inventory:
     def lock(self, instance: str, locked: bool) -> None:
         """A locked machine is neither resized, confirmed, reverted nor removed."""
         with self.database.write() as tx:
-            tx.instances.get(instance).locked = locked
+            row = tx.instances.get(instance)
+            if change(row, {"locked": locked}):
+                tx.events.command(f"{row.name} {'locked' if locked else 'unlocked'}", instance=row, host=row.host.name)
 
     def set_instance(self, instance: str, **changes: object) -> Instance:
         """Changes what a machine's moves depend on, each by its column's name: `shutdown_timeout` in seconds (None: the
@@ -296,8 +310,9 @@ class Inventory:
                 tx.groups.may_join(row, group)
             if isinstance(zone := changes.get("availability_zone"), str):
                 tx.aggregates.may_pin(row, zone)
-            for column, value in changes.items():
-                setattr(row, column, value)
+            if changed := change(row, changes):
+                text = f"{row.name} set: {told(changed)}"
+                tx.events.command(text, instance=row, host=row.host.name, changes=changed)
         return row
 
 

@@ -295,6 +295,8 @@ class Service:
         with self.database.write() as tx:
             row = tx.instances.get(instance, lock=True)
             rules.check(Decision("remove", row, tx.jobs.busy(row.id), tx.migrations.open_for(row.id)), REMOVING)
+            text = f"{row.name} is not managed any more; its domain and disks stay on {row.host.name}"
+            tx.events.command(text, instance=row, host=row.host.name)
             forget(tx, row)
         return None
 

@@ -43,7 +43,8 @@ def queue_settlements(database: Database, looks: Looks) -> int:
         # Another worker may be about to queue it, too: the database takes one.
         with contextlib.suppress(DBDuplicateEntry), database.write(point="job.settle") as tx:
             if tx.jobs.busy(instance_id) is None:
-                tx.jobs.create(str(uuid.uuid4()), migration_id, instance_id, "settle_v1")
+                why = "who has its debts answers"
+                tx.jobs.create(str(uuid.uuid4()), migration_id, instance_id, "settle_v1", why=why)
                 queued += 1
     return queued
 

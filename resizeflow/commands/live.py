@@ -26,7 +26,9 @@ MARKS = {
 }
 NOTES = 3
 """How many of the latest notes are shown."""
-TOLD = frozenset({"note", "waiting", "unknown", "failure", "debt", "fence", "command", "pivot", "attention", "stopped"})
+TOLD = frozenset(
+    {"note", "waiting", "unknown", "retry", "failure", "debt", "fence", "command", "pivot", "attention", "stopped"}
+)
 """Kinds of events that are shown as notes; tasks have their own lines, effects are in the history."""
 SHOW_CURSOR = b"\x1b[?25h\n"
 

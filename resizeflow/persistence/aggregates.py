@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from resizeflow.errors import Conflict, NotFound, UsageError
+from resizeflow.persistence.changing import change, told
 from resizeflow.persistence.models import Aggregate, AggregateHost, Host, Instance
 from resizeflow.persistence.places import places, require_settled
+
+if TYPE_CHECKING:
+    from resizeflow.persistence.transaction import Transaction
 
 ZONE = "availability_zone"
 """The property that makes an aggregate a zone, or a part of one (Nova). A host is in one zone at most."""
@@ -18,8 +23,9 @@ Properties = Mapping[str, frozenset[str]]
 
 
 class Aggregates:
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+        self.session = tx.session
 
     def list(self) -> Sequence[Aggregate]:
         return self.session.scalars(sa.select(Aggregate).order_by(Aggregate.name)).all()
@@ -38,6 +44,7 @@ class Aggregates:
             raise Conflict(f"There is an aggregate {name!r} already.")
         aggregate = Aggregate(name=name, properties=dict(properties))
         self.session.add(aggregate)
+        self._tx.events.command(f"aggregate {name} created", properties=aggregate.properties)
         return aggregate
 
     def change(
@@ -55,21 +62,29 @@ class Aggregates:
         self.lock()
         outside = self._outside()
         aggregate = self.get(name)
+        before = self._members(aggregate)
         kept = {key: value for key, value in aggregate.properties.items() if key not in no_properties}
-        aggregate.properties = {**kept, **properties}
+        changes = dict(change(aggregate, {"properties": {**kept, **properties}}))
         members = {member.host_id: member for member in aggregate.members}
         members |= {host.id: AggregateHost(host_id=host.id) for host in hosts if host.id not in members}
         out = {host.id for host in no_hosts}
         aggregate.members = [member for host_id, member in members.items() if host_id not in out]
         self._require_zones(outside)
+        if before != (after := self._members(aggregate)):
+            changes["hosts"] = [before, after]
+        if changes:
+            self._tx.events.command(f"aggregate {name} set: {told(changes)}", changes=changes)
         return aggregate
 
     def delete(self, name: str) -> None:
         """Raises Conflict while a machine on one of its hosts is pinned to its zone."""
         self.lock()
         outside = self._outside()
-        self.session.delete(self.get(name))
+        aggregate = self.get(name)
+        hosts = self._members(aggregate)
+        self.session.delete(aggregate)
         self._require_zones(outside)
+        self._tx.events.command(f"aggregate {name} deleted", properties=aggregate.properties, hosts=hosts)
 
     def forget(self, host: Host) -> None:
         """Takes a host that is no longer managed out of all aggregates."""
@@ -123,6 +138,11 @@ class Aggregates:
             if names:
                 found[host_id] = names[0]
         return found
+
+    def _members(self, aggregate: Aggregate) -> builtins.list[str]:
+        """The names of its hosts."""
+        ids = [member.host_id for member in aggregate.members]
+        return sorted(self.session.scalars(sa.select(Host.name).where(Host.id.in_(ids))))
 
     def _outside(self) -> set[str]:
         """The machines that are, or may end, outside the zone that they are pinned to."""

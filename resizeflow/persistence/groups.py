@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from resizeflow.errors import Conflict, NotFound, RuleError, UsageError
 from resizeflow.persistence.models import Instance, ServerGroup
 from resizeflow.persistence.places import places, require_settled
+
+if TYPE_CHECKING:
+    from resizeflow.persistence.transaction import Transaction
 
 AFFINITY, ANTI_AFFINITY = "affinity", "anti-affinity"
 
@@ -37,8 +40,9 @@ class Others:
 
 
 class Groups:
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+        self.session = tx.session
 
     def list(self) -> Sequence[ServerGroup]:
         return self.session.scalars(sa.select(ServerGroup).order_by(ServerGroup.name)).all()
@@ -58,6 +62,7 @@ class Groups:
             raise Conflict(f"There is a server group {name!r} already.")
         group = ServerGroup(name=name, policy=policy, project_id=project_id)
         self.session.add(group)
+        self._tx.events.command(f"server group {name} created, policy {policy}", project_id=project_id, policy=policy)
         return group
 
     def delete(self, name: str) -> None:
@@ -66,6 +71,7 @@ class Groups:
         if members := [row.name for row in self.members(name)]:
             raise Conflict(f"Server group {name} has members: {', '.join(members)}; take them out of it first.")
         self.session.delete(group)
+        self._tx.events.command(f"server group {name} deleted", project_id=group.project_id, policy=group.policy)
 
     def lock(self, name: str) -> ServerGroup:
         """Locks a group until the commit: its members' places are decided one after the other. Whoever locks hosts

@@ -70,10 +70,17 @@ class Jobs:
         self.clock = tx.clock
 
     def create(
-        self, job_id: str, migration_id: str, instance_id: str, flow: str, on_crash: OnCrash = OnCrash.RESUME
+        self,
+        job_id: str,
+        migration_id: str,
+        instance_id: str,
+        flow: str,
+        on_crash: OnCrash = OnCrash.RESUME,
+        *,
+        why: str = "",
     ) -> Job:
-        """Queues a flow, asked for by whom the transaction is of; what else that tells is of the same request. A second
-        unfinished job of an instance is refused by the database."""
+        """Queues a flow, asked for by whom the transaction is of; what else that tells is of the same request. `why`
+        is told if no person asked. A second unfinished job of an instance is refused by the database."""
         if self.session.get(LogBook, migration_id) is None:
             self.session.add(LogBook(uuid=migration_id, name=f"migration {migration_id}"))
             self.session.flush()
@@ -93,9 +100,14 @@ class Jobs:
         self.session.add(job)
         self.session.add(FlowDetail(uuid=job_id, parent_uuid=migration_id, name=flow))
         self.session.flush()
-        opened = f"none -> {states.PENDING}"
         self._tx.events.add(
-            migration_id, "flow", f"{flow} is queued", transition=opened, flow=flow, on_crash=str(on_crash)
+            migration_id,
+            "flow",
+            f"{flow} is queued{f' by a worker: {why}' if why else ''}",
+            transition=f"none -> {states.PENDING}",
+            flow=flow,
+            on_crash=str(on_crash),
+            by_itself=bool(why),
         )
         return job
 

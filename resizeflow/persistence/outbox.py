@@ -84,7 +84,9 @@ class Outbox:
         for row in session.dirty:
             if isinstance(row, Instance) and any(_changed(row, attribute) for attribute in watched):
                 payload = payloads.of_update(session, row, request_id=self._request_id(), now=self._tx.now())
-                self._put(UPDATE, payload, row.id, self._tx.lease.migration_id if self._tx.lease else None)
+                lease = self._tx.lease
+                message_id = self._put(UPDATE, payload, row.id, lease.migration_id if lease else None)
+                self._tx.events.about(row, LINE, UPDATE, message_id=message_id)
 
     def _request_id(self) -> str | None:
         return self._tx.lease.job_id if self._tx.lease else None
@@ -123,7 +125,7 @@ class Outbox:
 
     def open_phase(self, migration_id: str) -> str | None:
         """The phase whose `.start` was told last, if its `.end` was not, or the one that is next without a word. By the
-        log, which is never pruned."""
+        log, which is not pruned before the migration is closed."""
         self._tx.events.flush()
         lines = sa.select(Event.text).where(Event.migration_id == migration_id, Event.kind == LINE).order_by(Event.seq)
         opened: str | None = None

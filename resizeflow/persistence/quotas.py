@@ -9,13 +9,14 @@ other for ever.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 from oslo_db.exception import DBDuplicateEntry
 
 from resizeflow.errors import TooManyInstances
+from resizeflow.persistence.changing import told
 from resizeflow.persistence.models import (
     Flavor,
     Instance,
@@ -82,24 +83,22 @@ class Quotas:
         configured = {name: Limit(limit, "configuration") for name, limit in defaults.items()}
         return configured | {row.resource: Limit(row.hard_limit, "class") for row in rows}
 
-    def set_limit(self, project_id: str | None, resource: str, hard_limit: int) -> None:
-        """A project's own limit; without a project that of class `default`."""
-        if project_id is None:
-            row: QuotaLimit | QuotaClassLimit = QuotaClassLimit(class_name=DEFAULT_CLASS, resource=resource)
-        else:
-            row = QuotaLimit(project_id=project_id, resource=resource)
-        row.hard_limit = hard_limit
-        self.session.merge(row)
-
-    def delete_limits(self, project_id: str | None, resources: Collection[str]) -> None:
-        """Takes a project's own limits away again; without a project those of class `default`."""
-        if project_id is None:
-            query = sa.delete(QuotaClassLimit).where(
-                QuotaClassLimit.class_name == DEFAULT_CLASS, QuotaClassLimit.resource.in_(resources)
-            )
-        else:
-            query = sa.delete(QuotaLimit).where(QuotaLimit.project_id == project_id, QuotaLimit.resource.in_(resources))
-        self.session.execute(query)
+    def set_limits(self, project_id: str | None, limits: Mapping[str, int | None]) -> None:
+        """A project's own limits, without a project those of class `default`; None takes one away again."""
+        model: type[QuotaLimit | QuotaClassLimit] = QuotaLimit if project_id else QuotaClassLimit
+        whose = {"project_id": project_id} if project_id else {"class_name": DEFAULT_CLASS}
+        rows = {row.resource: row for row in self.session.scalars(sa.select(model).filter_by(**whose))}
+        before = {name: row.hard_limit for name, row in rows.items()}
+        for resource, limit in limits.items():
+            if limit is not None:
+                rows[resource] = rows.get(resource) or model(resource=resource, **whose)
+                rows[resource].hard_limit = limit
+                self.session.add(rows[resource])
+            elif resource in rows:
+                self.session.delete(rows[resource])
+        if changed := {name: [before.get(name), to] for name, to in limits.items() if before.get(name) != to}:
+            text = f"quota limits of {project_id or f'class {DEFAULT_CLASS}'} set: {told(changed)}"
+            self._tx.events.command(text, project_id=project_id, changes=changed)
 
     def usage(self, project_id: str, resource: str) -> QuotaUsage:
         """The counter row, made if it is not there."""
@@ -173,9 +172,7 @@ class Quotas:
         query = sa.select(Reservation).where(Reservation.migration_id == migration.id)
         return sorted(self.session.scalars(query), key=lambda row: RESOURCES.index(row.resource))
 
-    def _take(
-        self, project_id: str, amounts: Mapping[str, int], limits: Mapping[str, Limit], *, column: str
-    ) -> Moved:
+    def _take(self, project_id: str, amounts: Mapping[str, int], limits: Mapping[str, Limit], *, column: str) -> Moved:
         self._require_room(project_id, amounts, limits)
         moved = {}
         for resource, amount in amounts.items():

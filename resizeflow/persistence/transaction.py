@@ -104,7 +104,7 @@ class Transaction:
 
     @cached_property
     def aggregates(self) -> Aggregates:
-        return Aggregates(self.session)
+        return Aggregates(self)
 
     @cached_property
     def server_events(self) -> ServerEvents:
@@ -140,7 +140,7 @@ class Transaction:
 
     @cached_property
     def groups(self) -> Groups:
-        return Groups(self.session)
+        return Groups(self)
 
     @cached_property
     def hosts(self) -> Hosts:

@@ -50,7 +50,7 @@ class SelectDestination(MoveTask):
                     tx.notify(f"{notices.SELECT}.end", row, task=self.name)
                     notices.begin_prep(tx, row, self.name)
                     return
-            self.tell("every host that was chosen was taken meanwhile")
+            self.tell_retry("every host that was chosen was taken meanwhile: the fleet is read anew")
         raise NoValidHost("No valid host: every host that was chosen was taken meanwhile.")
 
     def undo(self, migration: Migration) -> None:

@@ -110,6 +110,10 @@ class MoveTask(task.Task):
         """A line for the story of this migration."""
         self.world.work.tell("note", text, task=self.name, **data)
 
+    def tell_retry(self, text: str) -> None:
+        """What did not come about is tried again."""
+        self.world.work.tell("retry", text, task=self.name)
+
     def notify(self, event_type: str) -> None:
         """Tells others, in the transaction of this task's success."""
         self.world.work.record(lambda tx: tx.notify(event_type, tx.migrations.get(self.migration_id), task=self.name))
@@ -120,9 +124,11 @@ class MoveTask(task.Task):
         Raises what the act raises when it is refused and the effect is not there either.
         """
         last = ""
-        for _ in range(LOOK_AGAIN):
+        for tries in range(LOOK_AGAIN):
             if done():
                 return
+            if tries:
+                self.tell_retry(f"{what}: no sign of it yet{last}; tried again")
             try:
                 act()
             except Unknown as error:
@@ -137,7 +143,9 @@ class MoveTask(task.Task):
 
     def forget(self, act: Callable[[], object]) -> None:
         """An act that removes something: gone already is fine, an unknown outcome is tried again."""
-        for _ in range(LOOK_AGAIN):
+        for tries in range(LOOK_AGAIN):
+            if tries:
+                self.tell_retry("a removal without an answer is tried again")
             try:
                 act()
             except Unknown:

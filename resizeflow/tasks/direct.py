@@ -115,7 +115,7 @@ class DirectTransfer:
                 progress(self.task, self.migration, best, domain.bytes_total)
                 told = best
             if clock.boottime() - since > stall:
-                self.task.tell(f"no progress for {stall:g} s: the transfer is ended and begun again")
+                self.task.tell_retry(f"no progress for {stall:g} s: the transfer is ended and begun again")
                 end_carrier(self.task, self.migration, self.migration.source_host)
                 return
             self._wait()
@@ -187,4 +187,4 @@ class DirectTransfer:
         if self._begun >= BEGINNINGS or (not self._moved and self._begun >= 2):
             kind = DriverError if self._moved else PathBlocked
             raise kind(f"the transfer from {self.migration.source_host.name} to {self.host.name} fails: {reason}")
-        self.task.tell(f"the transfer ended early and is begun again: {reason}")
+        self.task.tell_retry(f"the transfer ended early and is begun again: {reason}")

@@ -21,11 +21,10 @@ def owes(tx: Transaction, migration: Migration, host: Host) -> bool:
 def place(tx: Transaction, migration: Migration, *, at_destination: bool) -> None:
     """Host, flavor, disks and active bindings of the instance: the destination's or the source's."""
     instance = tx.instances.get(migration.instance_id)
-    host_id = migration.dest_host_id if at_destination else migration.source_host_id
-    if host_id is None:
-        raise LookupError("no destination")
-    instance.host_id = host_id
-    instance.flavor_id = migration.new_flavor_id if at_destination else migration.old_flavor_id
+    host = destination(migration) if at_destination else migration.source_host
+    flavor = migration.new_flavor if at_destination else migration.old_flavor
+    instance.host_id, instance.flavor_id = host.id, flavor.id
+    tx.events.add(migration.id, "state", f"the instance is on {host.name} with flavor {flavor.name}", host=host.name)
     rows = {disk.device: disk for disk in instance.disks}
     for disk in tx.migrations.get(migration.id).disks:
         row = rows.get(disk.device)
@@ -47,7 +46,7 @@ def place(tx: Transaction, migration: Migration, *, at_destination: bool) -> Non
             row.volume, row.path, row.format = disk.source_volume, disk.source_path, disk.source_format
             row.capacity = disk.source_capacity
     use_attachments(tx, migration, "dest_attachment" if at_destination else "return_attachment")
-    activate(tx, migration, host_id)
+    activate(tx, migration, host.id)
 
 
 def finish(tx: Transaction, migration: Migration) -> None:
@@ -124,12 +123,6 @@ class MoveInstance(MoveTask):
         def move(tx: Transaction) -> None:
             place(tx, migration, at_destination=True)
             tx.instances.get(migration.instance_id).task_state = TaskState.RESIZE_MIGRATED
-            tx.events.add(
-                migration.id,
-                "state",
-                f"the instance is on {destination(migration).name}, task state resize_migrated",
-                task=self.name,
-            )
             tx.notify("instance.resize.end", tx.migrations.get(migration.id), task=self.name)
 
         self.world.work.record(move)

@@ -53,7 +53,7 @@ class StreamTransfer:
                 raise error
             if isinstance(error, Differs):
                 self._forget_journal(disk)
-            self.task.tell(f"{disk.device}: the stream broke and goes on: {error}")
+            self.task.tell_retry(f"{disk.device}: the stream broke and goes on: {error}")
 
     def _journal(self, disk: MovedDisk) -> tuple[StreamSegment, ...]:
         with self.task.world.database.read() as tx:

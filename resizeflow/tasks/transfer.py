@@ -95,7 +95,7 @@ class TransferDisks(MoveTask):
             except PathBlocked as error:
                 if way == "direct":
                     raise
-                self.tell(f"{error}; the disks go through the worker instead")
+                self.tell_retry(f"{error}; the disks go through the worker instead")
                 self._end_carriers(migration)
             else:
                 return

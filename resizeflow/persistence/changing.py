@@ -1,0 +1,42 @@
+"""Changing a row as an operator asks, so that the log can tell what was changed, from what to what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+HIDDEN = frozenset({"uri", "peer_uri", "data_uri", "shell"})
+"""Columns whose values may hold passwords: of them is told only that they are different."""
+Changes = Mapping[str, Any]
+"""By column: before and after, or CHANGED."""
+CHANGED = "changed"
+
+
+def change(row: object, values: Mapping[str, object]) -> Changes:
+    """Sets columns; those that are different now."""
+    changes: dict[str, Any] = {}
+    for column, after in values.items():
+        before = getattr(row, column)
+        if before != after:
+            setattr(row, column, after)
+            changes[column] = CHANGED if column in HIDDEN else [_plain(before), _plain(after)]
+    return changes
+
+
+def told(changes: Changes) -> str:
+    """`max_moves 2 -> 4, shell changed`."""
+    return ", ".join(
+        f"{column} {what}" if what == CHANGED else f"{column} {_word(what[0])} -> {_word(what[1])}"
+        for column, what in changes.items()
+    )
+
+
+def _plain(value: object) -> object:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _word(value: object) -> str:
+    if isinstance(value, list | dict):
+        return ",".join(map(str, value)) or "none" if isinstance(value, list) else str(value or "none")
+    return {None: "none", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else str(value)

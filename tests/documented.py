@@ -83,6 +83,8 @@ OTHERS: Mapping[str, str] = {
     "ln": "root",
     "cp": "root",
     "scp": "another machine",
+    "ssh": "another machine",
+    "ssh": "another machine",
     "export": "the reader's shell",
     "source": "the reader's shell",
 }

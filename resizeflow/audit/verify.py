@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
 from resizeflow.audit.heads import Head
+from resizeflow.audit.lines import ROWS, Lines
 from resizeflow.persistence import flaws
 from resizeflow.persistence.audit_key import AuditKey
 from resizeflow.persistence.chain import GENESIS, SEALED, row_of, seal_link
@@ -24,9 +24,9 @@ from resizeflow.persistence.transaction import Transaction
 
 BATCH = 100
 """Logs that are looked at in one transaction."""
-ROWS = 1000
-"""Rows that are in memory at once."""
 _LOGS = EventLog.__table__
+Sealed = tuple[Seal, bool]
+"""A seal, and whether it fits the one before it."""
 Progress = Callable[[int], None]
 """It is told of how many more lines and seals have been looked at."""
 
@@ -111,9 +111,9 @@ def _verify_logs(tx: Transaction, report: Report, progress: Progress, after: str
         query = query.where(EventLog.id == migration)
     logs = tx.session.scalars(query).all()
     ids = [log.id for log in logs]
-    seals = _seals(tx, ids)
+    seals = seals_of(tx, ids)
     known = set(tx.connection.scalars(sa.select(Migration.id).where(Migration.id.in_(ids)))) | {FLEET}
-    lines = _Lines(tx, ids)
+    lines = Lines(tx, ids)
     for log in logs:
         walk = Walk(tx.audit_key, log, lines.of(log.id), seals[log.id])
         found = list(walk.flaws())
@@ -133,19 +133,23 @@ def _verify_logs(tx: Transaction, report: Report, progress: Progress, after: str
 class Walk:
     """One log, held against its chain and its seals while its lines go by."""
 
-    def __init__(self, key: AuditKey, log: EventLog, lines: Iterable[Any], seals: Mapping[Seal, bool]) -> None:
-        """`seals`: whether each fits the one before it. One that does not is found in the seals' own chain."""
+    def __init__(
+        self, key: AuditKey, log: EventLog, lines: Iterable[Any], seals: Sequence[Sealed], to: int | None = None
+    ) -> None:
+        """A seal that does not fit the one before it is found in the seals' own chain. `to`: the last line, if it is
+        not the log's."""
         self._key = key
         self._log = log
+        self._to = to
         self._lines = lines
-        self._seals = [seal for seal, fits in seals.items() if fits]
-        self._wanted = {seal.seq for seal in seals}
+        self._seals = [seal for seal, fits in seals if fits]
+        self._wanted = {seal.seq for seal, _fits in seals}
         self._heads = {log.pruned_seq: log.pruned_chain}
         self.lines = 0
 
     def flaws(self) -> Iterator[Flaw]:
         """All of a log. One that is flawed is not held against its seals as well, unless it ends before them."""
-        found = list(flaws.flaws(self._key, self._log, self._passing()))
+        found = list(flaws.flaws(self._key, self._log, self._passing(), to=self._to))
         yield from found
         for seal in self._seals:
             if seal.seq > self._log.seq:
@@ -165,25 +169,8 @@ class Walk:
             yield line
 
 
-class _Lines:
-    """The lines of some logs, in one stream: each log is asked for in its turn."""
-
-    def __init__(self, tx: Transaction, ids: Sequence[str]) -> None:
-        columns = Event.__table__.c
-        order = sa.select(*columns).where(columns.migration_id.in_(ids)).order_by(columns.migration_id, columns.seq)
-        rows = tx.connection.execution_options(yield_per=ROWS).execute(order)
-        self._groups = groupby(rows, key=lambda row: row.migration_id)
-        self._ahead: tuple[str, Iterator[Any]] | None = next(self._groups, None)
-
-    def of(self, log_id: str) -> Iterator[Any]:
-        """All of them must be taken before the next log's."""
-        if self._ahead is not None and self._ahead[0] == log_id:
-            yield from self._ahead[1]
-            self._ahead = next(self._groups, None)
-
-
-def _seals(tx: Transaction, ids: Sequence[str]) -> Mapping[str, dict[Seal, bool]]:
-    """The seals of some logs, and whether each fits the one before it."""
+def seals_of(tx: Transaction, ids: Sequence[str]) -> Mapping[str, list[Sealed]]:
+    """The seals of some logs."""
     before = aliased(Seal)
     query = (
         sa.select(Seal, before.chain)
@@ -191,10 +178,10 @@ def _seals(tx: Transaction, ids: Sequence[str]) -> Mapping[str, dict[Seal, bool]
         .where(Seal.migration_id.in_(ids))
         .order_by(Seal.number)
     )
-    seals: Mapping[str, dict[Seal, bool]] = defaultdict(dict)
+    seals = defaultdict(list)
     for seal, chain in tx.session.execute(query):
         fits = seal.chain == seal_link(tx.audit_key, chain or GENESIS, row_of(seal, SEALED))
-        seals[seal.migration_id][seal] = fits
+        seals[seal.migration_id].append((seal, fits))
     return seals
 
 

@@ -79,6 +79,8 @@ COMMANDS: Mapping[str, str] = {
     "audit log": "resizeflow.commands.audit:AuditLog",
     "audit verify": "resizeflow.commands.audit:AuditVerify",
     "audit head": "resizeflow.commands.audit:AuditHead",
+    "audit export": "resizeflow.commands.audit_archive:AuditExport",
+    "audit prune": "resizeflow.commands.audit_archive:AuditPrune",
     "runbook": "resizeflow.commands.runbook:Runbook",
     "db upgrade": "resizeflow.commands.db:DbUpgrade",
     "chaos": "resizeflow.commands.chaos:Chaos",

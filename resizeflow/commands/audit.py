@@ -157,21 +157,30 @@ class AuditVerify(Lister):
 resizeflow audit verify
 resizeflow audit verify --head /mnt/elsewhere/heads
 resizeflow audit verify --migration 1a2b3c4d
+resizeflow audit verify --archive /mnt/elsewhere/2026-11.jsonl
 """
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         what = parser.add_mutually_exclusive_group()
         what.add_argument("--migration", metavar="ID", help="only this one's log; its id, or the beginning of it")
         what.add_argument("--head", metavar="FILE", type=Path, help="heads that `audit head` wrote: the log has them")
+        what.add_argument(
+            "--archive", metavar="FILE", type=Path, help="this archive, with the key alone: no database is needed"
+        )
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         self._report, rows = self._verified(parsed_args)
         return table(rows, ("log", "instance", "line", "time", "what", "found"))
 
     def _verified(self, parsed_args: argparse.Namespace) -> tuple[Report, list[dict[str, Any]]]:
-        from resizeflow.audit.heads import read_heads  # noqa: PLC0415 - SQLAlchemy is not needed for help
+        from resizeflow.audit.archive import verify_archive  # noqa: PLC0415 - SQLAlchemy is not needed for help
+        from resizeflow.audit.heads import read_heads  # noqa: PLC0415 - as above
         from resizeflow.audit.verify import rows_to_verify, verify  # noqa: PLC0415 - as above
+        from resizeflow.persistence.audit_key import AuditKey  # noqa: PLC0415 - as above
 
+        if parsed_args.archive is not None:
+            report = verify_archive(parsed_args.archive, AuditKey(self.backend.settings.audit_key_file))
+            return report, [_finding(finding) for finding in report.findings]
         database, migration = self.backend.database, parsed_args.migration
         with database.read() as tx:
             if migration is not None:
@@ -219,23 +228,23 @@ class Found(columns.FormattableColumn[str]):
 
 def _summary(report: Report) -> str:
     sentences = [
-        f"{_counted(report.logs, 'log')} of {_counted(report.lines, 'line')} and {_counted(report.seals, 'seal')}: "
+        f"{counted(report.logs, 'log')} of {counted(report.lines, 'line')} and {counted(report.seals, 'seal')}: "
         "all is what was written."
     ]
     if report.plain:
         sentences.append(
-            f"{_counted(report.plain, 'line')} of them {'is' if report.plain == 1 else 'are'} from before schema 0006, "
+            f"{counted(report.plain, 'line')} of them {'is' if report.plain == 1 else 'are'} from before schema 0006, "
             "chained by hashes that anybody can compute: they are as they were at the upgrade, and nothing shows "
             "whether they were changed before."
         )
     if report.pruned:
-        sentences.append(f"{_counted(report.pruned, 'line')} more went into archives and were pruned.")
+        sentences.append(f"{counted(report.pruned, 'line')} more went into archives and were pruned.")
     if report.unsealed:
-        sentences.append(f"{_counted(report.unsealed, 'log')} of closed migrations not sealed yet: a worker does it.")
+        sentences.append(f"{counted(report.unsealed, 'log')} of closed migrations not sealed yet: a worker does it.")
     return "\n".join(sentences)
 
 
-def _counted(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 

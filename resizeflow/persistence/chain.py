@@ -47,6 +47,8 @@ SEALED = ("number", "migration_id", "seq", "head", "sealed_at")
 """All of a seal but the chain itself."""
 HEAD = ("number", "chain", "at", "key")
 """Of the seals' end, as it is kept elsewhere."""
+ARCHIVE = ("logs", "lines", "sha256")
+"""Of an archive: its whole content."""
 
 
 def link(key: AuditKey, previous: str, line: Mapping[str, Any]) -> str:
@@ -79,6 +81,11 @@ def seal_link(key: AuditKey, previous: str, seal: Mapping[str, Any]) -> str:
 def head_signature(key: AuditKey, head: Mapping[str, Any]) -> str:
     """The signature of the seals' end, as it is kept elsewhere (audit/heads.py)."""
     return key.mac(_content("head", head, HEAD))
+
+
+def archive_signature(key: AuditKey, end: Mapping[str, Any]) -> str:
+    """The signature of an archive's end (audit/archive.py)."""
+    return key.mac(_content("archive", end, ARCHIVE))
 
 
 def row_of(row: Any, columns: Iterable[str]) -> dict[str, Any]:

@@ -70,22 +70,25 @@ def first_flaw(key: AuditKey, log: EventLog | None, events: Iterable[Event]) -> 
     return next(flaws(key, log, events), None)
 
 
-def flaws(key: AuditKey, log: EventLog | None, rows: Iterable[Any], form: Form = LINES) -> Iterator[Flaw]:
-    """Walks along a log, from its first line that is not pruned. `log` has the attributes of that row; lines, or the
-    seals as a log of theirs, come by their numbers."""
+def flaws(
+    key: AuditKey, log: EventLog | None, rows: Iterable[Any], form: Form = LINES, *, to: int | None = None
+) -> Iterator[Flaw]:
+    """Walks along a log, from its first line that is not pruned to its end, or to line `to`. `log` has the attributes
+    of that row; lines, or the seals as a log of theirs, come by their numbers."""
     if log is None:
         if (stray := next(iter(rows), None)) is not None:
             yield Flaw(getattr(stray, form.number), What.MISSING, "nothing says where its log ends")
         return
-    yield from _Walk(key, log, rows, form).flaws()
+    yield from _Walk(key, log, rows, form, log.seq if to is None else to).flaws()
 
 
 class _Walk:
     """One walk. `_previous` is the chain of the line before, None if that is not known to be true."""
 
-    def __init__(self, key: AuditKey, log: EventLog, rows: Iterable[Any], form: Form) -> None:
+    def __init__(self, key: AuditKey, log: EventLog, rows: Iterable[Any], form: Form, to: int) -> None:
         self._key = key
         self._log = log
+        self._to = to
         self._form = form
         self._genuine = is_signed(key, row_of(log, (*SIGNED, "signature")))
         self._rows = (row_of(row, (*form.covered, "chain")) for row in rows)
@@ -112,7 +115,7 @@ class _Walk:
         if seq > self._seq + 1:
             yield _missing(self._seq + 1, seq - 1)
             self._previous = None
-        if self._genuine and seq + self._renumbered > self._log.seq:
+        if self._genuine and seq + self._renumbered > self._to:
             yield Flaw(seq, What.INSERTED, "it was added to the end", line[self._form.at])
         elif self._previous is not None and not self._fits(self._previous, line, self._number(line)):
             yield self._explain(line, self._previous)
@@ -182,8 +185,8 @@ class _Walk:
         if not self._genuine:
             return
         last = self._seq + self._renumbered
-        if last < self._log.seq:
-            others = f", as are all up to line {self._log.seq}" if last + 1 < self._log.seq else ""
+        if last < self._to:
+            others = f", as are all up to line {self._to}" if last + 1 < self._to else ""
             yield Flaw(last + 1, What.CUT_OFF, f"it is cut off{others}")
         elif last == self._log.seq and self._previous not in (None, self._log.chain):
             found = f"it is not the line with which the log ended ({self._plain() or 'its chain is another one'})"

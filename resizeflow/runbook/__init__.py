@@ -48,6 +48,7 @@ PAGE_OF_ERROR: Mapping[str, str] = {
     "Interrupted": "interrupted",
     "RolledBack": ROLLED_BACK,
     "LogBroken": "log-broken",
+    "NotArchived": "not-archived",
     "Breached": "breaches",
     "Away": "host-away",
     "HostAway": "host-away",

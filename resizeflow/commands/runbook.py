@@ -16,6 +16,14 @@ COMMENT = re.compile(r"^<!--.*?-->\n", re.MULTILINE)
 LINK = re.compile(r"\[[^]]*\]\(\.\./\.\./([^)]*)\)")
 """To another file of the repository."""
 
+EXAMPLES = """
+---
+
+In the commands `web-1`, `h1`, `h2`, `medium` and `1a2b3c4d` stand for your machine, its hosts, a flavor and the
+migration's id.
+"""
+"""What a reader has to know of every page."""
+
 
 class Runbook(Lister):
     """Show what to do about an error or an alarm.
@@ -47,7 +55,7 @@ resizeflow runbook no-valid-host
             close = " or ".join(difflib.get_close_matches(page, names))
             meant = f"did you mean {close}? " if close else ""
             raise NotFound(f"There is no page {page!r} in the runbook: {meant}`resizeflow runbook` lists them.")
-        text = as_text(runbook.text_of(page))
+        text = as_text(runbook.text_of(page)) + EXAMPLES
         if not self.app.stdout.isatty():
             self.app.stdout.write(text)
             return

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from resizeflow.persistence import next_actions
 from resizeflow.persistence.models import Job, Migration
+from resizeflow.runbook import ATTENTION, command_for, page_of_reason
 from resizeflow.states import Direction, JobState, MigrationStatus
 
 
@@ -76,17 +77,14 @@ def _in_flight(migration: Migration, job: Job | None, because: str) -> str:
     return f"The {what} is under way; nothing is decided yet."
 
 
-def next_command(migration_id: str, instance: str, stands: Standing) -> str | None:
-    """What an operator types to go on; None if nothing is asked of him."""
+def advice(migration_id: str, instance: str, stands: Standing, job_reason: str | None, error: str | None) -> str | None:
+    """What an operator does about it, with commands between backquotes; None if nothing is asked of anybody."""
     if stands is Standing.ATTENTION:
-        return f"resizeflow migration resume {migration_id[:8]}"
-    return f"resizeflow confirm {shlex.quote(instance)}" if stands is Standing.UNDECIDED else None
-
-
-def advice(stands: Standing, job_reason: str | None, error: str | None) -> str | None:
-    """What an operator does about it, with the runbook's page; None if nothing went wrong."""
-    if stands is Standing.ATTENTION:
-        return next_actions.of_attention(job_reason or "")
+        page = command_for(page_of_reason(job_reason or "", ATTENTION))
+        return f"put right what the reason says (`{page}`), then `resizeflow migration resume {migration_id[:8]}`"
+    if stands is Standing.UNDECIDED:
+        name = shlex.quote(instance)
+        return f"keep it with `resizeflow confirm {name}`, or go back with `resizeflow revert {name}`"
     if stands is Standing.IN_FLIGHT and job_reason:
         return next_actions.of_wait(job_reason)
     if stands is Standing.ROLLED_BACK and error:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 from taskflow import states
 
-from resizeflow.audit.outcome import Standing, advice, next_command, standing
+from resizeflow.audit.outcome import Standing, advice, standing
 from resizeflow.audit.progress import Pace, Sample, pace, samples_of
 from resizeflow.flows import TASKS
 from resizeflow.persistence.jobs import database_now
@@ -58,12 +58,8 @@ class Moving:
     pace: Pace | None
 
     @property
-    def next_command(self) -> str | None:
-        return next_command(self.id, self.instance, self.stands)
-
-    @property
     def advice(self) -> str | None:
-        return advice(self.stands, self.reason, None)
+        return advice(self.id, self.instance, self.stands, self.reason, None)
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,9 @@ class _Telling:
             self.last_sign = event.at
         kind = "command" if event.kind == "state" and event.worker is None else event.kind
         if kind in _MARKED:
-            self.marks.append(Mark(event.at, kind, event.task, event.worker, event.error or event.text))
+            put_down = self.unfinished if kind in _PUT_DOWN else None
+            task = put_down.task if put_down else event.task
+            self.marks.append(Mark(event.at, kind, task, event.worker, event.error or event.text))
 
     def _lease(self, event: Event) -> None:
         """A worker has the job now, or it is done. Epochs of a job grow with each hold and begin with 1: with a later

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from resizeflow import __version__
 from resizeflow.audit.comparison import Line, comparison
-from resizeflow.audit.outcome import Standing, advice, next_command, sentence, standing, title
+from resizeflow.audit.outcome import Standing, advice, sentence, standing, title
 from resizeflow.audit.progress import duration, size
 from resizeflow.audit.timeline import Timeline, timeline
 from resizeflow.audit.verify import verify
@@ -55,7 +55,6 @@ class Report:
     title: str
     stands: Standing
     sentence: str
-    next_command: str | None
     advice: str | None
     asked_by: str
     downtime: str
@@ -90,6 +89,7 @@ def _report(tx: Transaction, migration: Migration, verified: Verified, last: int
     jobs, events = tx.jobs.of_migration(migration.id), tx.events.of(migration.id)
     unfinished = next((job for job in jobs if job.state is not JobState.DONE), None)
     told = timeline(migration, jobs, events)
+    reason = unfinished.reason if unfinished else None
     instance = tx.instances.find(migration.instance_id)
     stands = standing(migration.status, unfinished.state if unfinished else None)
     listed = events if last is None else events[-last:]
@@ -102,8 +102,7 @@ def _report(tx: Transaction, migration: Migration, verified: Verified, last: int
         title=title(migration),
         stands=stands,
         sentence=sentence(migration, unfinished),
-        next_command=next_command(migration.id, migration.instance_name, stands),
-        advice=advice(stands, unfinished.reason if unfinished else None, migration.error),
+        advice=advice(migration.id, migration.instance_name, stands, reason, migration.error),
         asked_by=_asked_by(jobs),
         downtime=_downtime(migration, told, now),
         bytes=f"{size(migration.bytes_done)} of {size(migration.bytes_total)}" if migration.bytes_total else "nothing",

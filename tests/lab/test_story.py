@@ -172,10 +172,12 @@ def check_report(browser: Browser, file: Path, told: Timeline, kills: list[Kill]
         assert [(row[1], row[2]) for row in deaths] == [("A", "TransferDisks"), ("B", "DefineDestination")]
         assert f"worker died at {kills[0].share:.0%} of the transfer; B took over after" in deaths[0][3]
         assert any("rollback was asked for" in row[3] for row in seen.rows("trouble"))
+        waited = {tuple(row[1:3]) for row in seen.rows("trouble") if "waited" in row[3]}
+        assert waited == {("A", "PowerOffSource")}
         crashed = seen.page.locator(".run[data-how=crashed] title").all_text_contents()
         assert [pid_of(title.split(" by ")[1]) for title in crashed] == [killed.pid for killed in kills]
         assert seen.page.locator(".retrying").count() >= 1
         assert seen.page.locator(".downtime").count() == 1
         assert seen.page.locator("#verdict").inner_text().startswith(f"All {lines} lines verify")
-        seen.photograph("report", until="#verification")
+        seen.photograph("report", until="#comparison")
         seen.check_quiet("file://")

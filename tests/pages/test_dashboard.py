@@ -47,7 +47,7 @@ def test_what_is_seen_of_the_fleet_is_what_the_database_says(past: Past, address
     assert str(owner) in rows["moving"][5]
     assert (rows["queued"][1], rows["queued"][3]) == (f"{queued.id[:8]} migration", "waits")
     assert [(row[0], row[1], row[4]) for row in seen.rows("undecided")] == [
-        ("web", finished.id[:8], "resizeflow confirm web")
+        ("web", finished.id[:8], "keep it with resizeflow confirm web, or go back with resizeflow revert web")
     ]
     assert [row[:1] + row[2:] for row in seen.rows("hosts")] == [
         [

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from resizeflow.commands.base import Lines, Lister, Maybe, Moment, ShortId, ShowOne, one, table
+from resizeflow.runbook import NOT_SENT, command_for
 
 if TYPE_CHECKING:
     from resizeflow.persistence.models import Notification
@@ -60,7 +61,8 @@ resizeflow notification list --unsent
             state = tx.delivery.state()
         if state is not None and state.failing_since is not None:
             since = f"{state.failing_since.astimezone():%Y-%m-%d %H:%M:%S}"
-            self.app.stderr.write(f"Nothing can be sent since {since}: {state.error}.\n")
+            hint = command_for(NOT_SENT)
+            self.app.stderr.write(f"Nothing can be sent since {since}: {state.error}.\n  What to do: {hint}\n")
         return table([row_of(row, names[row.instance_id]) for row in found], COLUMNS)
 
 

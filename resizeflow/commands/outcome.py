@@ -5,6 +5,7 @@ from __future__ import annotations
 from resizeflow.commands.news import News
 from resizeflow.errors import Interrupted, NeedsAttention, ResizeflowError
 from resizeflow.persistence.models import Instance, Migration
+from resizeflow.runbook import DEBTS, command_for
 from resizeflow.states import JobState, MigrationStatus
 
 
@@ -29,7 +30,10 @@ def told(news: News, *, rollback_wanted: bool = False) -> str:
     sentence, good = _ENDS[news.job.flow.partition("_v")[0]](news)
     if news.debts:
         left = ", ".join(f"{debt.kind} {debt.object}" for debt in news.debts)
-        sentence += f" Left behind on a host that did not answer: {left}; a worker removes it when the host is back."
+        sentence += (
+            f" Left behind on a host that did not answer: {left}; a worker removes it when the host is back "
+            f"(`{command_for(DEBTS)}`)."
+        )
     if good or rollback_wanted:
         return sentence
     raise RolledBack(sentence)

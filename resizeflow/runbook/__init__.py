@@ -13,6 +13,8 @@ UNEXPECTED = "unexpected-error"
 ATTENTION = "needs-attention"
 WAITS = "waits"
 ROLLED_BACK = "rolled-back"
+NOT_SENT = "notifications-not-sent"
+DEBTS = "debts"
 
 PAGE_OF_ERROR: Mapping[str, str] = {
     "ResizeflowError": UNEXPECTED,

@@ -32,7 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "migration list": "resizeflow.commands.migration:MigrationList",
     "migration show": "resizeflow.commands.migration:MigrationShow",
     "migration watch": "resizeflow.commands.migration:MigrationWatch",
-    "migration history": "resizeflow.commands.migration:MigrationHistory",
+    "migration history": "resizeflow.commands.history:MigrationHistory",
     "migration resume": "resizeflow.commands.migration:MigrationResume",
     "migration rollback": "resizeflow.commands.migration:MigrationRollback",
     "migration cancel": "resizeflow.commands.migration:MigrationCancel",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
+from resizeflow.audit.progress import Pace, Sample, duration, pace, samples_of, size
 from resizeflow.commands.news import News
 from resizeflow.persistence.models import Event
+from resizeflow.states import JobState
 
 
 class TaskProgress(StrEnum):
@@ -40,6 +42,8 @@ class Board:
 
     def __init__(self) -> None:
         self.lines: dict[str, TaskLine] = {}
+        self._samples: list[Sample] | None = None
+        """By this machine's clock, but for those of before we looked: None before the first look."""
 
     def take(self, news: News) -> None:
         """Brings the board up to date."""
@@ -48,6 +52,21 @@ class Board:
         for event in news.events:
             if progress := progress_of(event):
                 self._turn(self.lines.setdefault(event.task or "", TaskLine(event.task or "")), progress, event.at)
+        self._measure(news, datetime.now(UTC))
+
+    def _measure(self, news: News, now: datetime) -> None:
+        if self._samples is None:
+            self._samples = [sample for sample in samples_of(news.events) if sample.at <= now]
+        row = news.migration
+        if row.bytes_total and (not self._samples or self._samples[-1].done != row.bytes_done):
+            self._samples.append(Sample(now, row.bytes_done, row.bytes_total))
+
+    def pace(self, news: News) -> Pace | None:
+        """How the transfer goes now; None if there is none yet."""
+        row = news.migration
+        if not row.bytes_total:
+            return None
+        return pace([*(self._samples or []), Sample(datetime.now(UTC), row.bytes_done, row.bytes_total)])
 
     @property
     def done(self) -> list[str]:
@@ -84,6 +103,24 @@ def headline(news: News) -> str:
     return f"{what} of {migration.instance_name} ({route}), migration {migration.id[:8]}"
 
 
-def megabytes(size: float) -> str:
-    """A size for people."""
-    return f"{size / 2**30:.1f} GiB" if size >= 10 * 2**30 else f"{size / 2**20:.0f} MiB"
+def whereabouts(news: News) -> str:
+    """Who has the job, or what it waits for."""
+    job = news.job
+    if job.state is JobState.RUNNING:
+        host, pid, _ = (job.owner or "?:?:?").rsplit(":", 2)
+        lease = f"its lease holds for {news.lease_left:.0f} s" if news.lease_left else "its lease has ended"
+        return f"worker on {host}, pid {pid}; {lease}"
+    if job.state is JobState.QUEUED:
+        return f"waits: {job.reason}" if job.reason else "waits for a worker"
+    return "needs a person" if job.state is JobState.NEEDS_ATTENTION else "done"
+
+
+def speed(pace: Pace) -> str:
+    """`410 of 1024 MiB, 25 MiB/s, 24 s left`; rate and time as far as they are known."""
+    done, total = size(pace.done), size(pace.total)
+    words = [f"{done.removesuffix(total[-4:])} of {total}"]
+    if pace.rate:
+        words.append(f"{size(pace.rate)}/s")
+    if pace.seconds_left:
+        words.append(f"{duration(pace.seconds_left)} left")
+    return ", ".join(words)

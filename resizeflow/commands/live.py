@@ -14,7 +14,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from resizeflow.commands.board import Board, TaskLine, TaskProgress, headline, megabytes
+from resizeflow.commands.board import Board, TaskLine, TaskProgress, headline, speed, whereabouts
 from resizeflow.commands.news import News
 from resizeflow.states import JobState
 
@@ -73,6 +73,7 @@ class LiveDisplay:
         if news is None:
             return whole
         whole.add_row(Text(headline(news), style="bold"))
+        whole.add_row(Text(whereabouts(news), style="dim"))
         lines = Table.grid(padding=(0, 1))
         now = datetime.now(UTC)
         running = news.job.state is JobState.RUNNING
@@ -91,13 +92,13 @@ class LiveDisplay:
         elapsed = Text(f"{seconds:.1f} s" if seconds is not None else "", style="dim", justify="right")
         return mark, name, elapsed, self._remark(news, line)
 
-    @staticmethod
-    def _remark(news: News, line: TaskLine) -> RenderableType:
-        done, total = news.migration.bytes_done, news.migration.bytes_total
-        if line.name == "TransferDisks" and line.progress is TaskProgress.STARTED and total:
+    def _remark(self, news: News, line: TaskLine) -> RenderableType:
+        now = self._board.pace(news)
+        if line.name == "TransferDisks" and line.progress is TaskProgress.STARTED and now is not None:
             bar = Table.grid(padding=(0, 1))
             bar.add_row(
-                ProgressBar(total=total, completed=done, width=24), Text(f"{megabytes(done)} of {megabytes(total)}")
+                ProgressBar(total=now.total, completed=now.done, width=10),
+                Text(speed(now), no_wrap=True, overflow="ellipsis"),
             )
             return bar
         if line.progress in (TaskProgress.UNDOING, TaskProgress.UNDONE, TaskProgress.FAILED):

@@ -15,7 +15,7 @@ from resizeflow.runbook import ATTENTION, ROLLED_BACK, WAITS, command_for, page_
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from resizeflow.persistence.models import Event, Job, Migration
+    from resizeflow.persistence.models import Job, Migration
     from resizeflow.persistence.transaction import Transaction
 
 COLUMNS = (
@@ -32,7 +32,6 @@ COLUMNS = (
     "created_at",
     "why",
 )
-LOG_COLUMNS = ("seq", "time", "epoch", "worker", "task", "kind", "text")
 ID = "its id, or the beginning of it"
 
 
@@ -240,55 +239,6 @@ class LogBroken(ResizeflowError):
     """The event log is not what was written."""
 
     exit_code = 3
-
-
-class MigrationHistory(Lister):
-    """Show what happened to a migration, line by line.
-
-    Each line carries a hash of all lines before it. The command says whether the chain verifies;
-    if it does not, somebody changed the log, and the exit code is 3.
-    """
-
-    example = """
-resizeflow migration history 1a2b3c4d
-resizeflow migration history 1a2b3c4d -f json     (with all data, for auditors)
-"""
-
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("migration", help=ID)
-        parser.add_argument("--last", type=int, default=0, metavar="N", help="show only the last N lines")
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        super().run(parsed_args)
-        if self._flaw is not None:
-            raise LogBroken(f"The log was changed: {self._flaw}.")
-        if parsed_args.formatter == "table":
-            self.app.stdout.write(f"{len(self._events)} lines; the chain of hashes verifies.\n")
-        return 0
-
-    def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        with self.backend.database.read() as tx:
-            migration_id = tx.migrations.get(parsed_args.migration).id
-            self._events: Sequence[Event] = tx.events.of(migration_id)
-            self._flaw = tx.events.flaw(migration_id)
-        rows = [
-            {
-                "seq": event.seq,
-                "time": Moment(event.at),
-                "epoch": event.epoch,
-                "worker": Maybe(event.worker),
-                "task": Maybe(event.task),
-                "kind": event.kind,
-                "text": event.text,
-                "data": event.data,
-                "chain": event.chain,
-            }
-            for event in self._events[-max(parsed_args.last, 0) :]
-        ]
-        every = (*LOG_COLUMNS, "data", "chain")
-        wanted = {name.lower() for name in parsed_args.columns}
-        whole = parsed_args.formatter != "table" or wanted & {"data", "chain"}
-        return table(rows, every if whole else LOG_COLUMNS)
 
 
 class MigrationResume(Acting):

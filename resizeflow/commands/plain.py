@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from resizeflow.commands.board import Board, headline
+from resizeflow.commands.board import Board, headline, speed
 from resizeflow.commands.news import News
 from resizeflow.persistence.models import Event
+
+BOOKKEEPING = frozenset({"quota", "allocation", "flow"})
+"""Kinds of lines that are left to the history."""
 
 
 class PlainDisplay:
@@ -24,6 +27,7 @@ class PlainDisplay:
             self._board.take(news)
             for event in news.events:
                 self._line(event)
+            self._speed(news)
 
     def say(self, sentence: str) -> None:
         """A sentence of the program's own."""
@@ -44,7 +48,15 @@ class PlainDisplay:
             for event in news.events:
                 self._line(event)
 
+    def _speed(self, news: News) -> None:
+        """With each tenth of a transfer, how it goes."""
+        board, copies = self._board, [event for event in news.events if event.kind == "transfer"]
+        if board is not None and copies and (pace := board.pace(news)) is not None and pace.seconds_left:
+            self.say(f"{'':<10}{'':<24} {speed(pace)}")
+
     def _line(self, event: Event) -> None:
+        if event.kind in BOOKKEEPING:
+            return
         text = event.text.removeprefix(f"{event.task} ") if event.kind == "task" else event.text
         who = event.task or event.kind
         self.say(f"{event.at.astimezone():%H:%M:%S}  {who:<24} {text}")

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from resizeflow.commands.board import megabytes
+from resizeflow.audit.progress import size
 from resizeflow.commands.verdicts import shown
 from resizeflow.persistence.models import Flavor
 from resizeflow.plan import Plan
@@ -132,15 +132,15 @@ def _sizes(plan: Plan) -> Table:
 def _disks(plan: Plan) -> Table:
     grid = _grid()
     for disk in plan.disks:
-        size = megabytes(disk.capacity)
+        capacity = size(disk.capacity)
         if disk.new_capacity != disk.capacity:
-            size += f" → {megabytes(disk.new_capacity)}"
-        moved = STAYS.get(disk.way) or f"{megabytes(disk.allocation)} to move, {disk.way}"
-        grid.add_row("", f"{disk.device} ({disk.role})", size, moved)
+            capacity += f" → {size(disk.new_capacity)}"
+        moved = STAYS.get(disk.way) or f"{size(disk.allocation)} to move, {disk.way}"
+        grid.add_row("", f"{disk.device} ({disk.role})", capacity, moved)
     for volume in plan.volumes:
         moved = f"reattached, nothing to move: {volume.volume_id}"
         grid.add_row("", f"{volume.device} (volume)", f"{volume.size_gb} GiB", moved)
-    grid.add_row("", "together", megabytes(plan.bytes_to_move), "to move")
+    grid.add_row("", "together", size(plan.bytes_to_move), "to move")
     return grid
 
 

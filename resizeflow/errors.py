@@ -24,6 +24,10 @@ class UsageError(ResizeflowError):
     http_code = 400
 
 
+class DatabaseNotOpened(UsageError):
+    """The state database cannot be opened: it is down, or the configuration does not lead to it."""
+
+
 class NotFound(UsageError):
     """Something named in the call does not exist."""
 

@@ -265,7 +265,9 @@ class Cloud:
     def expire(self, job: Submitted) -> None:
         """As if the time of the lease, and of a wait, had passed."""
         with self.database.write() as tx:
-            tx.session.execute(sa.update(Job).where(Job.id == job.job_id).values(lease_until=database_now() - 1, not_before=0.0))
+            tx.session.execute(
+                sa.update(Job).where(Job.id == job.job_id).values(lease_until=database_now() - 1, not_before=0.0)
+            )
 
     # --- looking -----------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from resizeflow import failpoints
 from resizeflow.actor import Actor
 from resizeflow.clock import Clock
 from resizeflow.config import Notifications, Settings
-from resizeflow.errors import UsageError
+from resizeflow.errors import DatabaseNotOpened, UsageError
 from resizeflow.handover import Handover, LeaseLost
 from resizeflow.lease import Lease
 from resizeflow.persistence.audit_key import AuditKey
@@ -87,7 +87,7 @@ class Database:
             with self.engine.connect():
                 pass
         except (*AWAY, sa.exc.ArgumentError, ImportError, OSError) as error:
-            raise UsageError(
+            raise DatabaseNotOpened(
                 f"The database {_shown(parsed)} cannot be opened: {in_short(error)}. "
                 "Check [database] connection in the configuration."
             ) from None

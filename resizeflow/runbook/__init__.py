@@ -19,6 +19,7 @@ DEBTS = "debts"
 PAGE_OF_ERROR: Mapping[str, str] = {
     "ResizeflowError": UNEXPECTED,
     "UsageError": "usage-error",
+    "DatabaseNotOpened": "database-away",
     "NotFound": "not-found",
     "InstanceNotFound": "not-found",
     "ComputeHostNotFound": "not-found",

@@ -84,7 +84,6 @@ OTHERS: Mapping[str, str] = {
     "cp": "root",
     "scp": "another machine",
     "ssh": "another machine",
-    "ssh": "another machine",
     "export": "the reader's shell",
     "source": "the reader's shell",
 }

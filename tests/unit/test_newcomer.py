@@ -60,12 +60,13 @@ def test_from_the_help_to_the_reason_and_what_to_do(console: Console) -> None:
     ]
 
 
-def test_from_the_list_to_the_line_that_failed(console: Console) -> None:
+def test_from_the_list_to_the_story(console: Console) -> None:
     newcomer = Newcomer(console)
     newcomer.follow("resizeflow migration list")
     told = newcomer.follow("resizeflow migration history").out
     assert re.search(r"StartDestination .*no such CPU", told)
-    assert "TransferDisks" in told
+    assert "the disks are copied" in told
+    assert "web-1 runs again, on h1" in told
 
 
 def test_from_the_machine_to_its_migrations(console: Console) -> None:

@@ -267,7 +267,7 @@ resizeflow audit head --output /mnt/elsewhere/heads      (a line more with each 
         from resizeflow.audit.heads import head_of, line_of  # noqa: PLC0415 - SQLAlchemy is not needed for help
         from resizeflow.persistence.seals import seal_logs  # noqa: PLC0415 - as above
 
-        seal_logs(self.backend.database)
+        seal_logs(self.backend.database, in_flight=True)
         with self.backend.database.read() as tx:
             line = line_of(head_of(tx))
         if parsed_args.output is None:

@@ -7,7 +7,7 @@ no job of it is left; once more if it goes on after that. The fleet's is sealed 
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import sqlalchemy as sa
 
@@ -27,32 +27,35 @@ _HAS_JOB = sa.exists().where(Job.migration_id == _LOGS.c.id, Job.state != JobSta
 AT_REST = sa.or_(_LOGS.c.id == FLEET, sa.and_(_IS_CLOSED, ~_HAS_JOB))
 """A log that is not expected to go on; the fleet's is sealed as it is."""
 _NEW = ~sa.exists().where(_SEALS.c.migration_id == _LOGS.c.id)
-_TO_SEAL = (
+_WENT_ON = ~sa.exists().where(_SEALS.c.migration_id == _LOGS.c.id, _SEALS.c.seq == _LOGS.c.seq)
+_UNSEALED = (
     sa.select(*(_LOGS.c[name] for name in (*SIGNED, "signature")), AT_REST.label("at_rest"))
-    .where(sa.text(UNSEALED), _LOGS.c.id != SEALS, _LOGS.c.id > sa.bindparam("after"), sa.or_(_NEW, AT_REST))
+    .where(sa.text(UNSEALED), _LOGS.c.id != SEALS, _LOGS.c.id > sa.bindparam("after"))
     .order_by(_LOGS.c.id)
 )
+_TO_SEAL = _UNSEALED.where(sa.or_(_NEW, AT_REST))
 
 
-def seal_logs(database: Database) -> int:
+def seal_logs(database: Database, *, in_flight: bool = False) -> int:
     """Seals what is to be sealed; how many logs. Any number of workers may do it at once: a log is sealed by whoever
-    has locked it."""
+    has locked it. `in_flight`: also logs as they are now that will go on."""
+    query = _UNSEALED.where(_WENT_ON) if in_flight else _TO_SEAL
     sealed = 0
     after: str | None = None
     with database.read() as tx:
-        if tx.connection.execute(_TO_SEAL.limit(1), {"after": FIRST}).first() is not None:
+        if tx.connection.execute(query.limit(1), {"after": FIRST}).first() is not None:
             after = FIRST
     while after is not None:
         with database.write() as tx:
-            count, after = _seal_some(tx, after)
+            count, after = _seal_some(tx, query, after)
         sealed += count
     return sealed
 
 
-def _seal_some(tx: Transaction, after: str) -> tuple[int, str | None]:
+def _seal_some(tx: Transaction, query: sa.Select[Any], after: str) -> tuple[int, str | None]:
     """How many were sealed, and the last log that was looked at, None if there are no more. One whose end was forged
     is left as it is."""
-    query = _TO_SEAL.limit(AT_ONCE).with_for_update(of=_LOGS, key_share=True, skip_locked=True)
+    query = query.limit(AT_ONCE).with_for_update(of=_LOGS, key_share=True, skip_locked=True)
     rows = [dict(row) for row in tx.connection.execute(query, {"after": after}).mappings()]
     logs = [row for row in rows if is_signed(tx.audit_key, row)]
     if logs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -68,6 +69,16 @@ def test_a_log_is_sealed_when_it_is_met_and_when_it_is_at_rest(cloud: Cloud, job
     assert (report.findings, report.unsealed) == ([], 0)
 
 
+def test_with_a_head_logs_in_flight_are_sealed_as_they_are(cloud: Cloud, job: Submitted) -> None:
+    seal_logs(cloud.database)
+    assert cloud.run(job) is JobState.DONE
+    assert Counter(of for of, _seq in seals(cloud))[job.migration_id] == 1
+    assert seal_logs(cloud.database, in_flight=True) == 2
+    assert (job.migration_id, length(cloud, job.migration_id)) in seals(cloud)
+    assert seal_logs(cloud.database, in_flight=True) == 0
+    assert verify(cloud.database).findings == []
+
+
 def test_a_worker_seals_what_its_jobs_closed(cloud: Cloud, job: Submitted) -> None:
     assert cloud.run(job) is JobState.DONE
     confirm = cloud.service.confirm("web")
@@ -95,8 +106,8 @@ def test_one_who_dies_in_the_middle_leaves_nothing_half_done(
     many(cloud, 20)
     real, calls = sealing._seal_some, []
 
-    def dying(tx: object, after: str) -> object:
-        done = real(tx, after)  # type: ignore[arg-type]
+    def dying(*arguments: Any) -> object:
+        done = real(*arguments)
         calls.append(done)
         if len(calls) == 2:
             raise ZeroDivisionError

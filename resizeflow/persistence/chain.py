@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from resizeflow.persistence.audit_key import AuditKey
@@ -88,16 +90,24 @@ def archive_signature(key: AuditKey, end: Mapping[str, Any]) -> str:
     return key.mac(_content("archive", end, ARCHIVE))
 
 
-def row_of(row: Any, columns: Iterable[str]) -> dict[str, Any]:
+def row_of(row: Any, columns: tuple[str, ...]) -> dict[str, Any]:
     """Some of a row's columns, as the functions here take them."""
-    return {name: getattr(row, name) for name in columns}
+    return dict(zip(columns, _getter(columns)(row), strict=True))
 
 
-def _content(previous: str, row: Mapping[str, Any], columns: Iterable[str]) -> bytes:
-    return json.dumps([previous, *(row[name] for name in columns)], sort_keys=True, default=_words).encode()
+@cache
+def _getter(columns: tuple[str, ...]) -> attrgetter[tuple[Any, ...]]:
+    return attrgetter(*columns)
 
 
 def _words(value: object) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     raise TypeError(f"{type(value).__name__} has no place in a line")
+
+
+_JSON = json.JSONEncoder(sort_keys=True, default=_words)
+
+
+def _content(previous: str, row: Mapping[str, Any], columns: tuple[str, ...]) -> bytes:
+    return _JSON.encode([previous, *(row[name] for name in columns)]).encode()

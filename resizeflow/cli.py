@@ -197,8 +197,11 @@ def _explained(error: Exception) -> tuple[str, int, str]:
         # What could not even be asked was not begun.
         return f"{text}. Nothing was changed; try again when it is back.", 4, page
     if "sqlalchemy" in sys.modules:
-        from resizeflow.persistence.database import AWAY, in_short  # noqa: PLC0415 - imported already where it matters
+        from resizeflow.persistence.database import AWAY, denied, in_short  # noqa: PLC0415 - is imported where it matters
 
+        if denied(error):
+            sentence = f"The role of [database] connection may not do this: {in_short(error)}. The tables' owner may."
+            return sentence, UsageError.exit_code, runbook.PAGE_OF_ERROR["UsageError"]
         if isinstance(error, AWAY):
             return f"The database does not answer: {in_short(error)}.", 1, "database-away"
     return f"{name}: {text} (`resizeflow --debug ...` shows where)", 1, page

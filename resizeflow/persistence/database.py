@@ -44,6 +44,8 @@ _AT_EPOCH = (
     .with_for_update(key_share=True)
 )
 AWAY = (db_exc.DBError, sa.exc.DBAPIError, sa.exc.TimeoutError)
+INSUFFICIENT_PRIVILEGE = "42501"
+"""PostgreSQL's SQLSTATE."""
 
 
 class Database:
@@ -199,10 +201,21 @@ def away(error: Exception) -> Handover:
 
 def in_short(error: Exception) -> str:
     """The first line of a database's error, without SQL, parameters and a full stop."""
-    while isinstance(cause := getattr(error, "orig", None) or getattr(error, "inner_exception", None), Exception):
-        error = cause
+    error = _cause(error)
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return line.rstrip(".")
+
+
+def denied(error: Exception) -> bool:
+    """Whether PostgreSQL does not let our role do this: docs/install.md, "Roles"."""
+    return getattr(_cause(error), "pgcode", None) == INSUFFICIENT_PRIVILEGE
+
+
+def _cause(error: Exception) -> Exception:
+    """What the database itself raised."""
+    while isinstance(cause := getattr(error, "orig", None) or getattr(error, "inner_exception", None), Exception):
+        error = cause
+    return error
 
 
 def _parse(url: str) -> sa.URL:

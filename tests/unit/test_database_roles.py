@@ -15,6 +15,7 @@ from resizeflow.chaos.cloud import Cloud
 from resizeflow.persistence import schema
 from resizeflow.persistence.database import Database
 from resizeflow.states import JobState
+from tests.console import Console
 from tests.documented import ROOT
 
 PASSWORD = "secret"  # noqa: S105 - of a server that lives as long as the test
@@ -96,3 +97,18 @@ def test_what_was_logged_stays(worker_url: str, statement: str) -> None:
                 connection.execute(sa.text(statement))
     finally:
         engine.dispose()
+
+
+def test_only_the_owner_prunes(cloud: Cloud, worker_url: str) -> None:
+    worker = Console(cloud.folder / "resizeflow.conf")
+    owner = Console(cloud.folder / "owner.conf")
+    settings = worker.config.read_text()
+    owner.config.write_text(settings.replace("//resizeflow:", "//resizeflow_owner:"))
+    archive = str(cloud.folder / "archive.jsonl")
+    assert worker.type("audit", "export", "--before", "0h", "--output", archive).code == 0
+    lines = len(worker.ask("audit", "log", "--limit", "100000"))
+    worker.type("audit", "prune", "--archive", archive).refused(2, "permission denied", "The tables' owner may")
+    assert len(worker.ask("audit", "log", "--limit", "100000")) >= lines
+    assert owner.type("audit", "prune", "--archive", archive).code == 0
+    assert len(worker.ask("audit", "log", "--limit", "100000")) < lines
+    assert worker.type("audit", "verify").code == 0

@@ -73,6 +73,11 @@ def size(count: float) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 10 * 2**30 else f"{count / 2**20:.0f} MiB"
 
 
+def percent(share: float) -> str:
+    """A part of a whole for people: `41 %`."""
+    return f"{share * 100:.0f} %"
+
+
 def duration(seconds: float) -> str:
     """Seconds for people, in their two largest units: `12 ms`, `0.3 s`, `42 s`, `3 min 20 s`, `3 d 4 h`."""
     if seconds < 0.0995:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from resizeflow.audit.progress import Sample, duration, size
+from resizeflow.audit.progress import Sample, duration, percent, size
 from resizeflow.audit.timeline import RETRIES, Downtime, End, Mark, Run, Timeline
 from resizeflow.pages.scale import Scale, Span, Tick
 from resizeflow.states import Direction
@@ -232,7 +232,7 @@ def _bar(run: Run, scale: Scale, now: datetime) -> Bar:
 def _label(run: Run, seconds: float) -> str:
     """`3.2 s`, or how it ended if not well. When a worker died nobody knows."""
     took = duration(seconds)
-    at = f" at {run.share:.0%}" if run.share is not None and run.how is not End.DONE else ""
+    at = f" at {percent(run.share)}" if run.share is not None and run.how is not End.DONE else ""
     match run.how:
         case End.CRASHED:
             return f"died{at}"
@@ -321,7 +321,7 @@ def _curve(samples: Iterable[Sample], scale: Scale, top: float) -> Curve:
             for piece in pieces
         ],
         points=[
-            (x, y, f"{size(sample.done)} of {size(sample.total)} ({sample.share:.0%})")
+            (x, y, f"{size(sample.done)} of {size(sample.total)} ({percent(sample.share)})")
             for piece in pieces
             for x, y, sample in piece
         ],

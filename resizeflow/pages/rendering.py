@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from resizeflow.audit.progress import duration, size
+from resizeflow.audit.progress import duration, percent, size
 from resizeflow.audit.timeline import Timeline
 
 FOLDER = Path(__file__).parent
@@ -39,10 +39,6 @@ def style() -> Markup:
 def utc(at: datetime) -> str:
     """`2026-03-01 14:03:12`."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def percent(share: float) -> str:
-    return f"{share:.0%}"
 
 
 def shortened(text: str, length: int) -> str:

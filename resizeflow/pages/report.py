@@ -8,8 +8,9 @@ from datetime import datetime
 
 from resizeflow import __version__
 from resizeflow.audit.comparison import Line, comparison
-from resizeflow.audit.outcome import Standing, advice, sentence, standing, title
+from resizeflow.audit.outcome import Standing, standing
 from resizeflow.audit.progress import duration, size
+from resizeflow.audit.story import Story, story
 from resizeflow.audit.timeline import Timeline, timeline
 from resizeflow.audit.verify import verify
 from resizeflow.errors import UsageError
@@ -29,19 +30,6 @@ class Verified:
     text: str
 
 
-@dataclass
-class Trouble:
-    """A crash, a retry, or what a person asked for; the same again and again is one, counted."""
-
-    at: datetime
-    sign: str
-    kind: str
-    worker: str | None
-    task: str | None
-    text: str
-    times: int = 1
-
-
 @dataclass(frozen=True)
 class Report:
     """What is shown of a migration."""
@@ -52,28 +40,13 @@ class Report:
     count_told: str
     told: Timeline
     chart: Chart | None
-    title: str
+    story: Story
     stands: Standing
-    sentence: str
-    advice: str | None
     asked_by: str
     downtime: str
     bytes: str
-    trouble: Sequence[Trouble]
     comparison: Sequence[Line]
     verified: Verified
-
-
-_SIGNS = {
-    "waiting": ("↻", "waited"),
-    "unknown": ("↻", "no answer"),
-    "retry": ("↻", "tried again"),
-    "failure": ("✘", "failed"),
-    "pivot": ("⚑", "point of no return"),
-    "command": ("⚑", "asked for"),
-    "attention": ("✋", "stopped for a person"),
-    "stopped": ("‖", "worker stopped"),
-}
 
 
 def report_of(database: Database, migration_id: str, *, last: int | None = None) -> Report:
@@ -89,9 +62,7 @@ def _report(tx: Transaction, migration: Migration, verified: Verified, last: int
     jobs, events = tx.jobs.of_migration(migration.id), tx.events.of(migration.id)
     unfinished = next((job for job in jobs if job.state is not JobState.DONE), None)
     told = timeline(migration, jobs, events)
-    reason = unfinished.reason if unfinished else None
     instance = tx.instances.find(migration.instance_id)
-    stands = standing(migration.status, unfinished.state if unfinished else None)
     listed = events if last is None else events[-last:]
     return Report(
         migration=migration,
@@ -99,14 +70,11 @@ def _report(tx: Transaction, migration: Migration, verified: Verified, last: int
         count_told=f"{len(events)} lines" if len(listed) == len(events) else f"the last {last} of {len(events)} lines",
         told=told,
         chart=chart(told, now),
-        title=title(migration),
-        stands=stands,
-        sentence=sentence(migration, unfinished),
-        advice=advice(migration.id, migration.instance_name, stands, reason, migration.error),
+        story=story(migration, jobs, events),
+        stands=standing(migration.status, unfinished.state if unfinished else None),
         asked_by=_asked_by(jobs),
         downtime=_downtime(migration, told, now),
         bytes=f"{size(migration.bytes_done)} of {size(migration.bytes_total)}" if migration.bytes_total else "nothing",
-        trouble=_trouble(told),
         comparison=comparison(migration, instance.ports if instance else ()),
         verified=verified,
     )
@@ -116,7 +84,7 @@ def as_file(database: Database, migration_id: str) -> str:
     """The report as one HTML document. Raises NotFound."""
     report, now = report_of(database, migration_id), database.clock.now()
     page = environment().get_template("report.html")
-    return page.render(report=report, title=report.title, standalone=True, style=style(), now=now, version=__version__)
+    return page.render(report=report, standalone=True, style=style(), now=now, version=__version__)
 
 
 def _asked_by(jobs: Sequence[Job]) -> str:
@@ -133,33 +101,6 @@ def _downtime(migration: Migration, told: Timeline, now: datetime) -> str:
         duration(down.seconds) if down.seconds is not None else f"{duration((now - down.start).total_seconds())} so far"
         for down in told.downtimes
     )
-
-
-def _trouble(told: Timeline) -> list[Trouble]:
-    found = [
-        Trouble(
-            over.at,
-            "✖",
-            "worker died" if over.died != over.by else "worker was cut off",
-            told.letters.get(over.died, over.died),
-            over.task,
-            f"{f'at {over.share:.0%} of the transfer; ' if over.share is not None else ''}"
-            f"{told.letters.get(over.by, over.by)} took over after {duration(over.silence)}, in epoch {over.epoch}",
-        )
-        for over in told.takeovers
-    ]
-    for mark in told.marks:
-        sign, kind = _SIGNS.get(mark.kind, ("•", mark.kind))
-        letter = told.letters.get(mark.worker, mark.worker) if mark.worker else None
-        found.append(Trouble(mark.at, sign, kind, letter, mark.task, mark.text))
-    folded: list[Trouble] = []
-    for item in sorted(found, key=lambda item: item.at):
-        before = folded[-1] if folded else None
-        if before and (before.kind, before.text) == (item.kind, item.text) and item.sign == _SIGNS["retry"][0]:
-            before.times += 1
-        else:
-            folded.append(item)
-    return folded
 
 
 def _verified(database: Database, migration_id: str) -> Verified:

@@ -61,7 +61,7 @@ def write_down(tx: Transaction, task: MoveTask, row: Migration, done: int, total
     tx.moved = max(done - row.bytes_done, 0)
     row.bytes_done, row.bytes_total = done, total
     if now is not None and now != before:
-        text = f"{done / total:.0%} of {total / 2**20:.0f} MiB"
+        text = f"{done / total * 100:.0f} % of {total / 2**20:.0f} MiB"
         tx.events.add(row.id, "transfer", text, task=task.name, bytes_done=done, bytes_total=total)
 
 

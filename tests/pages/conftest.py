@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from playwright.sync_api import Browser
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.chaos.runner import work_folder
-from resizeflow.persistence.models import Instance, Migration
+from resizeflow.persistence.models import Flavor, Host, Instance, Job, Migration
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
 from tests.browser import Watched, chromium, served
@@ -67,6 +68,28 @@ class Past(Cloud):
             tx.session.execute(sa.update(Instance).where(Instance.id == key).values(name=name))
             renamed = sa.update(Migration).where(Migration.id == job.migration_id)
             tx.session.execute(renamed.values(instance_name=name, error=f"it is called {name}"))
+
+    @contextmanager
+    def all_hostile(self) -> Iterator[None]:
+        """A host, a flavor, a worker's name and a reason are hostile as well, for a while."""
+        names = {
+            Host.name: (Host.name == "h2", HOSTILE[0]),
+            Host.disabled_reason: (Host.name == "h1", HOSTILE[1]),
+            Flavor.name: (Flavor.name == "big", HOSTILE[2]),
+            Job.reason: (Job.id == self.queued.job_id, HOSTILE[0]),
+            Job.owner: (Job.id == self.moving.job_id, HOSTILE[3]),
+        }
+        before = {column: self._set(column, *how) for column, how in names.items()}
+        yield
+        for column, (keys, old) in before.items():
+            self._set(column, column.class_.id.in_(keys), old)
+
+    def _set(self, column: Any, which: Any, value: Any) -> tuple[list[str], Any]:
+        """The ids of what was changed, and what it was before."""
+        with self.database.write() as tx:
+            rows = tx.session.execute(sa.select(column.class_.id, column).where(which)).all()
+            tx.session.execute(sa.update(column.class_).where(which).values({column.key: value}))
+        return [row[0] for row in rows], rows[0][1]
 
 
 @pytest.fixture(scope="session")

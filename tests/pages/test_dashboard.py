@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import expect
 
+from resizeflow.audit.progress import percent, size
 from resizeflow.chaos.child import KILLED
 from resizeflow.persistence.models import Host, Job, Migration
 from resizeflow.states import JobState
@@ -43,7 +44,8 @@ def test_what_is_seen_of_the_fleet_is_what_the_database_says(past: Past, address
         "h1 → h2, adopted-1-128-1-0 → big",
         "TransferDisks 9 of 16",
     ]
-    assert f"{moving.bytes_done / moving.bytes_total:.0%} {moving.bytes_done / 2**20:.0f} MiB of" in rows["moving"][4]
+    share, copied = percent(moving.bytes_done / moving.bytes_total), size(moving.bytes_done)
+    assert f"{share} {copied} of" in rows["moving"][4]
     assert str(owner) in rows["moving"][5]
     assert (rows["queued"][1], rows["queued"][3]) == (f"{queued.id[:8]} migration", "waits")
     assert [(row[0], row[1], row[4]) for row in seen.rows("undecided")] == [
@@ -99,7 +101,7 @@ def test_it_goes_on_by_itself_and_keeps_the_focus(past: Past, address: str, watc
     with past.database.write() as tx:
         there = sa.update(Migration).where(Migration.id == past.moving.migration_id)
         tx.session.execute(there.values(bytes_done=total * 3 // 4))
-    expect(row).to_contain_text("75%")
+    expect(row).to_contain_text("75 %")
     expect(link).to_be_focused()
     past.expire(past.moving)
     assert past.run_in_child(past.moving, "DefineDestination.RUNNING.after") == KILLED
@@ -161,13 +163,17 @@ def test_with_the_keyboard_alone(past: Past, address: str, watch: WatchedMaker) 
 
 def test_hostile_names_are_only_names(past: Past, address: str, watch: WatchedMaker) -> None:
     seen = watch(viewport=PHONE)
-    for place in addresses(past)[:-1]:
-        seen.page.goto(address + place)
-        seen.check_fits()
-    for job, name in zip(past.hostile, HOSTILE, strict=True):
-        seen.page.goto(f"{address}/migrations/{job.migration_id}")
-        assert f"resize of {name}, " in (seen.page.locator("h1").text_content() or "")
-        assert seen.page.locator("script").count() == 1
+    with past.all_hostile():
+        for place in addresses(past)[:-1]:
+            seen.page.goto(address + place)
+            seen.check_fits()
+        for job, name in zip(past.hostile, HOSTILE, strict=True):
+            seen.page.goto(f"{address}/migrations/{job.migration_id}")
+            title = seen.page.locator("h1").text_content() or ""
+            assert title == f"resize of {name}, adopted-1-128-1-0 to {HOSTILE[2]}, h1 to {HOSTILE[0]}"
+            assert seen.page.locator("script").count() == 1
+        seen.page.goto(address)
+        assert HOSTILE[3] in (seen.page.locator("#in-flight").text_content() or "")
     seen.check_quiet(address, "data:,")
 
 

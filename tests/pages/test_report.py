@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from resizeflow.audit.progress import percent
 from resizeflow.audit.timeline import Timeline, timeline
 from resizeflow.persistence.models import Event, Migration
 from resizeflow.service import Submitted
@@ -77,13 +78,13 @@ def test_the_chart_marks_what_happened(past: Past, console: Console, watch: Watc
         assert title.startswith(f"{over.task} by {over.died}, epoch {over.epoch - 1}: died")
     assert [over.task for over in told.takeovers] == ["PowerOffSource", "TransferDisks"]
     share = told.takeovers[1].share
-    assert f"at {share:.0%}" in (crashed.nth(1).text_content() or "")
+    assert f"at {percent(share or 0)}" in (crashed.nth(1).text_content() or "")
     assert chart.locator(".takeover").count() == 2
     assert chart.locator(".retrying").count() == 1
     assert chart.locator(".downtime").count() == 1
     assert chart.locator(".bytes circle").count() == len(told.samples)
     words = chart.locator("desc").text_content() or ""
-    assert f"Worker B died in TransferDisks at {share:.0%}; worker C took over after" in words
+    assert f"Worker B died in TransferDisks at {percent(share or 0)}; worker C took over after" in words
     seen.page.get_by_text("The chart as a table").click()
     assert [(row[1].split()[1], row[3], row[6].split(" at ")[0]) for row in seen.rows("runs")] == [
         (run.worker, run.task, run.how) for run in told.runs
@@ -104,13 +105,15 @@ def test_a_rollback_is_told_with_its_reason(past: Past, console: Console, watch:
 
 def test_hostile_names_are_only_names(past: Past, console: Console, watch: WatchedMaker, tmp_path: Path) -> None:
     seen = watch(viewport={"width": 360, "height": 640})
-    for number, (job, name) in enumerate(zip(past.hostile, HOSTILE, strict=True)):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        seen.page.goto(written(console, job, folder))
-        assert f"resize of {name}, " in (seen.page.locator("h1").text_content() or "")
-        assert seen.page.locator("script, img").count() == 0
-        seen.check_fits()
+    with past.all_hostile():
+        for number, (job, name) in enumerate(zip(past.hostile, HOSTILE, strict=True)):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            seen.page.goto(written(console, job, folder))
+            title = seen.page.locator("h1").text_content() or ""
+            assert title == f"resize of {name}, adopted-1-128-1-0 to {HOSTILE[2]}, h1 to {HOSTILE[0]}"
+            assert seen.page.locator("script, img").count() == 0
+            seen.check_fits()
     seen.check_quiet("file://")
 
 

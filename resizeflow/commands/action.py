@@ -53,7 +53,8 @@ class InstanceEventList(Lister):
 class InstanceEventShow(ShowOne):
     """Show one request for a machine with its events, by Nova's names.
 
-    Every event of a request that is done has a finish time, also if workers died meanwhile.
+    Every event of a request that is done has a finish time, also if workers died meanwhile. There are none
+    once its log has gone into an archive (`audit prune`).
     """
 
     example = "resizeflow instance event show web-1 5b7c -f json"

@@ -69,16 +69,19 @@ resizeflow migration history 1a2b3c4d -f json
         if self._flaw is not None:
             raise LogBroken(f"The log was changed: {self._flaw}.")
         if parsed_args.formatter == "table":
-            self.app.stdout.write(f"{len(self._events)} lines in its log; the chain verifies.\n")
+            pruned = f"{self._pruned}\n" if self._pruned else ""
+            self.app.stdout.write(f"{pruned}{len(self._events)} lines in its log; the chain verifies.\n")
         return 0
 
     def _read(self, migration: str) -> Story:
-        from resizeflow.audit.story import story  # noqa: PLC0415 - SQLAlchemy is not needed for help
+        from resizeflow.audit.prune import what_was_pruned  # noqa: PLC0415 - SQLAlchemy is not needed for help
+        from resizeflow.audit.story import story  # noqa: PLC0415 - as above
 
         with self.backend.database.read() as tx:
             row = tx.migrations.get(migration)
             self._events: Sequence[Event] = tx.events.of(row.id)
             self._flaw = tx.events.flaw(row.id)
+            self._pruned = what_was_pruned(tx, row.id)
             return story(row, tx.jobs.of_migration(row.id), self._events)
 
     def _tell(self, parsed_args: argparse.Namespace) -> None:

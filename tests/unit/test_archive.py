@@ -227,6 +227,7 @@ def test_what_was_pruned_is_gone_and_the_rest_verifies(
         assert what_was_pruned(tx, closed.migration_id) == (
             f"All {lines} lines of this log went into an archive and were pruned (`resizeflow audit prune`)."
         )
+    assert f"All {lines} lines of this log" in console.type("migration", "history", closed.migration_id).out
     (request,) = [row for row in console.ask("instance", "event", "list", "web") if row["action"] == "resize"]
     assert console.ask("instance", "event", "show", "web", request["request_id"])["events"] == []
     assert "nothing to prune" in console.type("audit", "prune", "--archive", str(archive)).out

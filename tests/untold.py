@@ -12,7 +12,7 @@ from resizeflow.persistence.models import Base
 
 Row = Mapping[str, Any]
 Line = Mapping[str, Any]
-Tells = Callable[[Line, Row, Row], bool]
+Tells = Callable[[Line, Row, Row], object]
 """Whether a line tells of a row's change; a row that is not there, before or after, is empty."""
 
 
@@ -23,7 +23,7 @@ def kind(*kinds: str) -> Tells:
 def state(column: str) -> Tells:
     """The line has the column's change as its transition."""
 
-    def tells(line: Line, before: Row, after: Row) -> bool:
+    def tells(line: Line, before: Row, after: Row) -> object:
         gone = "deleted" if column == "vm_state" else "none"
         was = before[column] if before else "none"
         becomes = after[column] if after else gone
@@ -34,17 +34,17 @@ def state(column: str) -> Tells:
     return tells
 
 
-def task(line: Line, before: Row, after: Row) -> bool:
+def task(line: Line, before: Row, after: Row) -> object:
     arrow = f"{before.get('state') or 'PENDING'} -> {after['state']}"
     return (line["kind"], line["task"], line["transition"]) == ("task", after["name"], arrow)
 
 
-def flow(line: Line, before: Row, after: Row) -> bool:
+def flow(line: Line, before: Row, after: Row) -> object:
     was = (before["state"] or "PENDING") if before else "none"
     return line["kind"] == "flow" and line["transition"] == f"{was} -> {after['state'] or 'PENDING'}"
 
 
-def counter(line: Line, before: Row, after: Row) -> bool:
+def counter(line: Line, before: Row, after: Row) -> object:
     if line["kind"] == "repair":
         return line["project_id"] == after["project_id"]
     moved = (line["data"].get("counters") or {}).get(after["resource"]) or {}
@@ -55,15 +55,16 @@ def counter(line: Line, before: Row, after: Row) -> bool:
     )
 
 
-def message(line: Line, _before: Row, after: Row) -> bool:
+def message(line: Line, _before: Row, after: Row) -> object:
     return line["kind"] == "notification" and line["data"]["message_id"] == after["message_id"]
 
 
-def lasting(*columns: str, by: Tells) -> tuple[Sequence[str], Tells]:
+def change(*columns: str, by: Tells) -> tuple[Sequence[str], Tells]:
+    """Columns whose change is told `by` a line; `*`: all."""
     return columns, by
 
 
-def hold(line: Line, before: Row, after: Row) -> bool:
+def hold(line: Line, before: Row, after: Row) -> object:
     """`running -> queued` and the like, or the word of who did it from outside."""
     return kind("lease", "waiting", "stopped", "attention", "flow", "command", "restore")(line, before, after)
 
@@ -72,33 +73,33 @@ HOST = ("name", "uri", "peer_uri", "data_uri", "pool", "shell", "enabled", "disa
 SIZE = ("max_moves", "vcpus", "memory_mb", "disk_gb", "reserved_memory_mb", "cpu_ratio", "ram_ratio", "disk_ratio")
 MACHINE = ("id", "name", "project_id", "locked", "shutdown_timeout", "group_name", "availability_zone")
 TOLD: Mapping[str, Sequence[tuple[Sequence[str], Tells]]] = {
-    "flow_details": [lasting("state", by=flow)],
-    "atom_details": [lasting("state", by=task)],
+    "flow_details": [change("state", by=flow)],
+    "atom_details": [change("state", by=task)],
     "jobs": [
-        lasting("state", "owner", "epoch", by=hold),
-        lasting("direction", by=kind("failure", "command", "note", "flow")),
-        lasting("pivot_at", by=kind("pivot", "state")),
-        lasting("on_crash", by=kind("command", "flow")),
+        change("state", "owner", "epoch", by=hold),
+        change("direction", by=kind("failure", "command", "note", "flow")),
+        change("pivot_at", by=kind("pivot", "state")),
+        change("on_crash", by=kind("command", "flow")),
     ],
-    "migrations": [lasting("status", by=state("status")), lasting("dest_host_id", by=kind("destination", "state"))],
+    "migrations": [change("status", by=state("status")), change("dest_host_id", by=kind("destination", "state"))],
     "instances": [
-        lasting("vm_state", by=state("vm_state")),
-        lasting("task_state", by=state("task_state")),
-        lasting(*MACHINE, by=kind("command", "state")),
-        lasting("host_id", "flavor_id", by=kind("state", "command")),
+        change("vm_state", by=state("vm_state")),
+        change("task_state", by=state("task_state")),
+        change(*MACHINE, by=kind("command", "state")),
+        change("host_id", "flavor_id", by=kind("state", "command")),
     ],
-    "quota_usages": [lasting("in_use", "reserved", by=counter)],
-    "reservations": [lasting("amount", by=kind("quota", "repair"))],
-    "allocations": [lasting("consumer", "vcpus", "memory_mb", "disk_gb", by=kind("allocation", "repair"))],
-    "debts": [lasting("object", "settled_at", "forgiven", by=kind("debt"))],
-    "notifications": [lasting("message_id", by=message)],
-    "workers": [lasting("name", by=kind("worker"))],
+    "quota_usages": [change("in_use", "reserved", by=counter)],
+    "reservations": [change("amount", by=kind("quota", "repair"))],
+    "allocations": [change("consumer", "vcpus", "memory_mb", "disk_gb", by=kind("allocation", "repair"))],
+    "debts": [change("object", "settled_at", "forgiven", by=kind("debt"))],
+    "notifications": [change("message_id", by=message)],
+    "workers": [change("name", by=kind("worker"))],
     "hosts": [
-        lasting(*HOST, *SIZE, "traits", by=kind("command")),
-        lasting("used_vcpus", "used_memory_mb", "used_disk_gb", by=kind("allocation", "repair")),
+        change(*HOST, *SIZE, "traits", by=kind("command")),
+        change("used_vcpus", "used_memory_mb", "used_disk_gb", by=kind("allocation", "repair")),
     ],
     **{
-        table: [lasting("*", by=kind("command"))]
+        table: [change("*", by=kind("command"))]
         for table in (
             "flavors",
             "flavor_access",

@@ -68,7 +68,7 @@ _SAID = {
 """Kinds of lines that are told as they are, and how they are meant."""
 _TOLD_IF = {
     "note": re.compile(
-        r"cannot take the machine|powered off hard|taken over|half made|goes on at byte|begun again|broke and goes on"
+        r"cannot take the machine|powered off hard|half made|goes on at byte|begun again|broke and goes on"
         r"|taken meanwhile|through the worker|not announced|was deleted at|was taken from|after a crash|stays as it is"
     ),
     "state": re.compile(

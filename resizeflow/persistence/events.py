@@ -20,6 +20,35 @@ from resizeflow.states import Outcome
 if TYPE_CHECKING:
     from resizeflow.persistence.transaction import Transaction
 
+KINDS = frozenset(
+    {
+        "allocation",
+        "attention",
+        "command",
+        "debt",
+        "destination",
+        "effect",
+        "failure",
+        "fence",
+        "flow",
+        "lease",
+        "note",
+        "notification",
+        "pivot",
+        "quota",
+        "repair",
+        "restore",
+        "retry",
+        "state",
+        "stopped",
+        "task",
+        "transfer",
+        "unknown",
+        "waiting",
+        "worker",
+    }
+)
+"""What lines are about; docs/reference.md says what each tells."""
 _LOGS = cast("sa.Table", EventLog.__table__)
 _LOCK = sa.select(_LOGS).where(_LOGS.c.id == sa.bindparam("log")).with_for_update(key_share=True)
 _OPEN = sa.insert(_LOGS)
@@ -66,7 +95,10 @@ class Events:
         next_action: str | None = None,
         **data: Any,
     ) -> None:
-        """Appends a line to a migration's log; it is committed with what it tells. See `Event` for what is what."""
+        """Appends a line to a migration's log; it is committed with what it tells. See `Event` for what is what.
+        Raises ValueError for a kind that is none of KINDS."""
+        if kind not in KINDS:
+            raise ValueError(f"{kind!r} is no kind of line.")
         self._put(
             {
                 "migration_id": log_id,

@@ -85,20 +85,28 @@ class Quotas:
 
     def set_limits(self, project_id: str | None, limits: Mapping[str, int | None]) -> None:
         """A project's own limits, without a project those of class `default`; None takes one away again."""
-        model: type[QuotaLimit | QuotaClassLimit] = QuotaLimit if project_id else QuotaClassLimit
-        whose = {"project_id": project_id} if project_id else {"class_name": DEFAULT_CLASS}
-        rows = {row.resource: row for row in self.session.scalars(sa.select(model).filter_by(**whose))}
+        rows = self._own_limits(project_id)
         before = {name: row.hard_limit for name, row in rows.items()}
         for resource, limit in limits.items():
-            if limit is not None:
-                rows[resource] = rows.get(resource) or model(resource=resource, **whose)
-                rows[resource].hard_limit = limit
-                self.session.add(rows[resource])
-            elif resource in rows:
-                self.session.delete(rows[resource])
+            row = rows.get(resource)
+            if row is not None and limit is not None:
+                row.hard_limit = limit
+            elif row is not None:
+                self.session.delete(row)
+            elif limit is not None and project_id:
+                self.session.add(QuotaLimit(project_id=project_id, resource=resource, hard_limit=limit))
+            elif limit is not None:
+                self.session.add(QuotaClassLimit(class_name=DEFAULT_CLASS, resource=resource, hard_limit=limit))
         if changed := {name: [before.get(name), to] for name, to in limits.items() if before.get(name) != to}:
             text = f"quota limits of {project_id or f'class {DEFAULT_CLASS}'} set: {told(changed)}"
             self._tx.events.command(text, project_id=project_id, changes=changed)
+
+    def _own_limits(self, project_id: str | None) -> dict[str, QuotaLimit | QuotaClassLimit]:
+        if project_id:
+            own = self.session.scalars(sa.select(QuotaLimit).filter_by(project_id=project_id))
+            return {row.resource: row for row in own}
+        of_class = self.session.scalars(sa.select(QuotaClassLimit).filter_by(class_name=DEFAULT_CLASS))
+        return {row.resource: row for row in of_class}
 
     def usage(self, project_id: str, resource: str) -> QuotaUsage:
         """The counter row, made if it is not there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from resizeflow.chaos.cloud import Cloud
 from resizeflow.errors import UsageError
 from resizeflow.persistence.chain import COVERED, GENESIS, link, row_of
 from resizeflow.persistence.database import Database
+from resizeflow.persistence.events import KINDS
 from resizeflow.persistence.flaws import Flaw, What, first_flaw
 from resizeflow.persistence.models import FLEET, Event, EventLog
 from resizeflow.service import Submitted
@@ -241,3 +243,11 @@ def test_a_key_that_cannot_be_used_is_one_sentence(
 def test_the_first_program_makes_the_key_and_only_its_owner_reads_it(cloud: Cloud) -> None:
     assert cloud.settings.audit_key_file.stat().st_mode & 0o777 == 0o600
     assert len(bytes.fromhex(cloud.settings.audit_key_file.read_text())) == 32
+
+
+def test_the_docs_say_what_each_kind_of_line_tells(cloud: Cloud) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z]+)` \|", page.partition("## Kinds of lines")[2], re.MULTILINE)
+    assert sorted(KINDS) == rows
+    with pytest.raises(ValueError, match="no kind"), cloud.database.write() as tx:
+        tx.events.add(FLEET, "gossip", "a line")

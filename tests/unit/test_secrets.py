@@ -13,7 +13,7 @@ from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.drivers.simulator import exports
 from resizeflow.gate import Connections
-from resizeflow.persistence.models import Event, Migration, Notification
+from resizeflow.persistence.models import Migration, Notification, ServerEvent
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
 from resizeflow.worker import Worker
@@ -181,12 +181,14 @@ def test_the_search_finds_what_is_planted(cloud: Cloud) -> None:
     assert cloud.run(job) is JobState.DONE
     assert cloud.run(cloud.service.confirm("web")) is JobState.DONE
     with cloud.database.write() as tx:
-        for words in ("planted-event", "planted-deleted"):
-            tx.events.add(job.migration_id, "note", f"opened with {words}")
+        tx.events.add(job.migration_id, "note", "opened with planted-event")
+        tx.session.add(
+            ServerEvent(name="n", instance_id="i", tag="planted-deleted", status="completed", received_at=tx.now())
+        )
         tx.session.execute(sa.update(Migration).values(error="Cinder said planted-error"))
         tx.session.execute(sa.update(Notification).values(payload={"note": "planted-payload"}))
     with cloud.database.write() as tx:
-        tx.session.execute(sa.delete(Event).where(Event.text.contains("planted-deleted")))
+        tx.session.execute(sa.delete(ServerEvent).where(ServerEvent.tag == "planted-deleted"))
     search = Search({word: (f"planted-{word}".encode(),) for word in ("event", "deleted", "error", "payload", "never")})
     found = [*search.database(cloud), *search.texts(printed(cloud, "web", [job]))]
     shown, history = (f"migration {view} {job.migration_id}" for view in ("show", "history"))
@@ -195,6 +197,7 @@ def test_the_search_finds_what_is_planted(cloud: Cloud) -> None:
         "event in table events",
         f"event in {history}",
         "error in table migrations",
+        "error in migration list",
         f"error in {shown}",
         "payload in table notifications",
     }

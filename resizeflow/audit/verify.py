@@ -94,7 +94,8 @@ def rows_to_verify(database: Database) -> int:
 def _strange_key(tx: Transaction) -> Finding | None:
     """Under another key nothing at all would fit."""
     fingerprint, key = tx.connection.scalar(sa.select(AuditKeyRow.fingerprint)), tx.audit_key
-    if fingerprint == key.fingerprint or (fingerprint is None and not tx.connection.scalar(sa.select(_LOGS.c.id))):
+    nothing_written = fingerprint is None and tx.connection.scalar(sa.select(_LOGS.c.id).limit(1)) is None
+    if nothing_written or fingerprint == key.fingerprint:
         return None
     said = f"it says that it is written under the audit key {fingerprint}" if fingerprint else "it names no audit key"
     found = f"{said}, and {key.file} holds {key.fingerprint}; nothing else was looked at"

@@ -43,7 +43,7 @@ def check_logs(tx: Transaction) -> Iterator[Breach]:
             if (flaw := first_flaw(tx.audit_key, known.get(row.id), log)) is not None:
                 yield Breach(9, f"migration {row.id}", f"its log, {flaw}", "a log whose chain verifies")
                 continue
-            if known[row.id].pruned_seq:
+            if row.id in known and known[row.id].pruned_seq:
                 continue  # what would have to be there stands in an archive
             kinds = Counter(event.kind for event in log)
             tasks = Counter(event.text for event in log if event.kind == "task")

@@ -232,6 +232,7 @@ def test_a_log_that_was_removed_is_found(case: Case, which: str) -> None:
         connection.execute(sa.text("DELETE FROM events WHERE migration_id = :id"), {"id": log_id})
         connection.execute(sa.text("DELETE FROM event_logs WHERE id = :id"), {"id": log_id})
     assert case.found() == [(log_id, 1, What.MISSING)]
+    Console(case.cloud.folder / "resizeflow.conf").type("doctor").refused(3, "breach")
 
 
 def test_an_old_signed_end_of_a_closed_log_is_found_by_its_seal(case: Case) -> None:
@@ -359,3 +360,10 @@ def test_old_lines_changed_after_the_upgrade_are_found(old: tuple[Cloud, str], g
     assert (finding.log, finding.flaw.what) == (log_id, What.CHANGED)
     assert finding.flaw.seq == plain + goes_on
     assert "before schema 0006" in finding.flaw.found
+
+
+def test_a_database_in_which_nothing_was_written_verifies_without_a_key(memory_path: Path) -> None:
+    (memory_path / "resizeflow.conf").write_text(f"[DEFAULT]\nstate_path = {memory_path}\n")
+    answer = Console(memory_path / "resizeflow.conf").type("audit", "verify")
+    assert (answer.code, answer.out.strip()) == (0, "0 logs of 0 lines and 0 seals: all is what was written.")
+    assert not (memory_path / "audit.key").exists()

@@ -99,6 +99,24 @@ def test_many_workers_at_once_seal_each_log_once(cloud: Cloud, job: Submitted, m
     assert verify(cloud.database).findings == []
 
 
+def test_verify_is_right_while_lines_are_written_and_sealed(cloud: Cloud, job: Submitted) -> None:
+    many(cloud, 5)
+
+    def write() -> None:
+        for number in range(30):
+            with cloud.database.write() as tx:
+                tx.events.add(f"m{number % 5}", "note", "one more")
+                tx.events.command("a command")
+            seal_logs(cloud.database, in_flight=number % 2 == 0)
+
+    def look() -> list[object]:
+        return [verify(cloud.database).findings for _ in range(15)]
+
+    *_, looked, again = at_once(write, write, look, look)
+    assert looked == again == [[]] * 15
+    assert verify(cloud.database).findings == []
+
+
 def test_one_who_dies_in_the_middle_leaves_nothing_half_done(
     cloud: Cloud, job: Submitted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

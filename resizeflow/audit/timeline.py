@@ -217,7 +217,7 @@ class _Telling:
             self._close(event.at, _PUT_DOWN[event.kind], event.error or event.text)
             self.holder = None
         elif event.kind == "restore":
-            self.holder = self.open = None
+            self._lose_holder()
         elif self.open is not None and event.task == self.open.task:
             self.open.worked = True
         if self.holder is not None and event.worker == self.holder.worker:
@@ -234,15 +234,20 @@ class _Telling:
         if not _is_taken(event):
             self.holder = None
             return
-        interrupted, self.unfinished = self.open or self.unfinished, None
-        if event.epoch == 1:
-            interrupted = None
-        elif self.holder is not None and self.last_sign is not None:
+        same_job = event.epoch > 1
+        interrupted = (self.open or self.unfinished) if same_job else None
+        if same_job and self.holder is not None and self.last_sign is not None:
             self.takeovers.append(self._take_over(event, self.holder, self.last_sign))
-            self._close(self.last_sign, End.CRASHED, None)
+        self._lose_holder()
+        self.unfinished = None
         self.holder, self.last_sign = event, event.at
         if interrupted is not None:
             self._begin(event, interrupted.task, interrupted.direction)
+
+    def _lose_holder(self) -> None:
+        """Nobody has the job any more, without having put it down."""
+        self._close(self.last_sign, End.CRASHED, None)
+        self.holder = None
 
     def _take_over(self, event: Event, holder: Event, last_sign: datetime) -> TakeOver:
         silent = (event.at - last_sign).total_seconds()
@@ -272,7 +277,7 @@ class _Telling:
         self.open = Run(task, self._flow(event), event.worker or "?", event.epoch, direction, event.at)
         self.runs.append(self.open)
 
-    def _close(self, at: datetime, how: End, why: str | None) -> None:
+    def _close(self, at: datetime | None, how: End, why: str | None) -> None:
         if self.open is not None:
             self.open.end, self.open.how, self.open.why = at, how, why
             self.open.share = self._share(self.open)

@@ -114,6 +114,18 @@ def test_confirm_and_revert_begin_anew(cloud: Cloud) -> None:
     assert all(down.seconds is not None for down in told.downtimes)
 
 
+def test_a_job_that_was_given_up_has_ended(cloud: Cloud) -> None:
+    job = cloud.service.resize("web", "big", host="h2")
+    assert cloud.run_in_child(job, "FinishResize.RUNNING.after") == KILLED
+    cloud.expire(job)
+    revert = cloud.service.revert("web", discard_writes=True)
+    assert cloud.run(revert) is JobState.DONE
+    told = told_of(cloud, job)
+    (finish,) = [run for run in told.runs if run.task == "FinishResize"]
+    assert (finish.how, told.takeovers) == (End.CRASHED, [])
+    assert all(run.end is not None for run in told.runs)
+
+
 def test_a_log_that_was_pruned_has_no_chart(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     told = timeline(cloud.migration(job), [], [])

@@ -213,8 +213,7 @@ def _bar(run: Run, scale: Scale, now: datetime) -> Bar:
     x, width = scale.x(run.start), max(scale.x(end) - scale.x(run.start), 2.0)
     label = _label(run, (end - run.start).total_seconds())
     kind = _KINDS.get(run.how, "put-down")
-    label_x = x + width + (14 if kind == "put-down" else 8)
-    after = label_x + len(label) * LETTER < WIDTH - 6
+    label_x, anchor = _place_of(label, x, width, 14 if kind == "put-down" else 8)
     undo = run.direction is Direction.BACK
     told = f"{'undo of ' if undo else ''}{run.task} by {run.worker}, epoch {run.epoch}: {label}"
     return Bar(
@@ -223,10 +222,18 @@ def _bar(run: Run, scale: Scale, now: datetime) -> Bar:
         kind=kind,
         undo=undo,
         label=label,
-        label_x=label_x if after else x - 6,
-        anchor="start" if after else "end",
+        label_x=label_x,
+        anchor=anchor,
         title=f"{told}; {run.why}" if run.why else told,
     )
+
+
+def _place_of(label: str, x: float, width: float, apart: float) -> tuple[float, str]:
+    """Where a bar's label is, and which end of it: behind the bar, else in it, else before it."""
+    long = len(label) * LETTER
+    if x + width + apart + long < WIDTH - 6:
+        return x + width + apart, "start"
+    return (x + width - 8, "end") if long + 16 < width else (x - 6, "end")
 
 
 def _label(run: Run, seconds: float) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from resizeflow import __version__
 from resizeflow.audit.comparison import Line, comparison
 from resizeflow.audit.outcome import Standing, standing
-from resizeflow.audit.progress import duration, size
+from resizeflow.audit.progress import Sample, duration, size
 from resizeflow.audit.story import Story, story
 from resizeflow.audit.timeline import Timeline, timeline
 from resizeflow.audit.verify import verify
@@ -62,6 +62,8 @@ def _report(tx: Transaction, migration: Migration, verified: Verified, last: int
     jobs, events = tx.jobs.of_migration(migration.id), tx.events.of(migration.id)
     unfinished = next((job for job in jobs if job.state is not JobState.DONE), None)
     told = timeline(migration, jobs, events)
+    if told.samples and told.runs[-1].end is None:
+        told = replace(told, samples=[*told.samples, Sample(now, migration.bytes_done, migration.bytes_total)])
     instance = tx.instances.find(migration.instance_id)
     listed = events if last is None else events[-last:]
     return Report(

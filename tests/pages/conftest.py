@@ -80,9 +80,11 @@ class Past(Cloud):
             Job.owner: (Job.id == self.moving.job_id, HOSTILE[3]),
         }
         before = {column: self._set(column, *how) for column, how in names.items()}
-        yield
-        for column, (keys, old) in before.items():
-            self._set(column, column.class_.id.in_(keys), old)
+        try:
+            yield
+        finally:
+            for column, (keys, old) in before.items():
+                self._set(column, column.class_.id.in_(keys), old)
 
     def _set(self, column: Any, which: Any, value: Any) -> tuple[list[str], Any]:
         """The ids of what was changed, and what it was before."""

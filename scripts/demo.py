@@ -181,6 +181,7 @@ def confirm(story: Story, lab: Lab, guest: Guest, migration: str) -> None:
         "Every step is in the log, with who did it. Each line is chained to the last; a broken chain is exit code 3.",
     )
     log = ask("migration", "history", migration)
+    story.type("migration", "history", migration[:8])
     story.type("migration", "history", migration[:8], "--last", "12", *columns("seq", "time", "worker", "task", "text"))
     story.check("the log has no gap", [line["seq"] for line in log] == list(range(1, len(log) + 1)))
 

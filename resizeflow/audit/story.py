@@ -82,6 +82,7 @@ _ASKED = {
     "remove": "asked to manage the machine no more, which confirms it first",
     "settle": "asked to settle what was left behind",
 }
+_BY_ITSELF = {"confirm": "confirms it by itself", "settle": "settles what was left behind"}
 _VERBS = {"rollback": "roll it back", "resume": "resume it"}
 _WAITS = ("waiting", "lease", "task", "effect", "quota", "allocation", "notification", "flow", "transfer")
 """Kinds of lines that do not end a wait which comes again with the same reason."""
@@ -163,7 +164,7 @@ class _Teller:
             flow = job.flow.partition("_v")[0]
             who = f"{job.asked_by} on {job.asked_from}" if job.asked_by else "somebody"
             if job.id in self._why:
-                yield Told(job.created_at, f"a worker {_ASKED.get(flow, flow)} by itself: {self._why[job.id]}")
+                yield Told(job.created_at, f"a worker {_BY_ITSELF.get(flow, flow)}: {self._why[job.id]}")
             else:
                 yield Told(job.created_at, f"{who} {_ASKED.get(flow) or self._request()}")
 
@@ -190,7 +191,7 @@ class _Teller:
     def _deaths(self) -> Iterator[Told]:
         for over in self.timeline.takeovers:
             if over.died != over.by:
-                during = f" during {over.task}" if over.task else ""
+                during = f" during {over.task}" if over.task else " between two tasks"
                 last = over.at - timedelta(seconds=over.silence)
                 yield Told(last, f"worker {self._letter(over.died)} died{during}{_at(over.share)}", Tone.BAD)
 
@@ -204,7 +205,8 @@ class _Teller:
         elif event.kind == "task":
             yield from self._task(event)
         elif event.kind in _SAID and (text := self._text(event)):
-            yield Told(event.at, text, _SAID[event.kind])
+            settled = (event.transition or "").endswith("settled")
+            yield Told(event.at, text, Tone.GOOD if settled else _SAID[event.kind])
 
     def _lease(self, event: Event) -> Iterator[Told]:
         over = next((o for o in self.timeline.takeovers if (o.by, o.at) == (event.worker, event.at)), None)
@@ -260,7 +262,7 @@ class _Teller:
             return text if _TOLD_IF[event.kind].search(text) else None
         if event.kind == "command" and event.asked_by:
             verb, _, rest = text.partition(" was asked for")
-            did = f" asked to {_VERBS[verb]}{rest}" if verb in _VERBS else f": {text}"
+            did = f" asked to {_VERBS[verb]}{rest.removesuffix(', direction back')}" if verb in _VERBS else f": {text}"
             return f"{event.asked_by} on {event.asked_from}{did}"
         words = {
             "failure": f"{event.task} failed: {text.rstrip('.')}; what was done is undone",

@@ -208,7 +208,7 @@ def test_a_person_is_needed_and_turns_it_back(cloud: Cloud, job: Submitted, monk
     cloud.service.rollback(job.migration_id)
     assert cloud.run(job) is JobState.DONE
     assert told(cloud, job)[len(found.lines) :] == [
-        "me on here asked to roll it back, direction back",
+        "me on here asked to roll it back",
         "worker B took it up again",
         AGAIN.format("h1"),
         ROLLED_BACK,
@@ -236,6 +236,27 @@ def test_what_is_tried_again(cloud: Cloud, job: Submitted) -> None:
     with cloud.database.read() as tx:
         unknown = [event for event in tx.events.of(job.migration_id) if event.kind == "unknown"]
     assert [(event.outcome, event.host) for event in unknown] == [("unknown", "h2")]
+
+
+def test_what_was_left_behind(cloud: Cloud, job: Submitted) -> None:
+    kill(cloud, job, "TransferDisks.SUCCESS.after")
+    cloud.world.set_up("h2", False)
+    cloud.service.rollback(job.migration_id)
+    assert cloud.run(job) is JobState.DONE
+    before = len(told(cloud, job))
+    cloud.world.set_up("h2", True)
+    with Worker(cloud.database, cloud.settings, clock=FastClock()) as worker:
+        worker.drain()
+    lines = told(cloud, job)
+    assert "worker A died between two tasks" in lines
+    owed = [line.partition(" on h2 ")[0] for line in lines if "is left over, and owed" in line]
+    assert [thing.partition(" ")[0] for thing in owed] == ["disk", "domain"]
+    assert lines[before:] == [
+        "a worker settles what was left behind: who has its debts answers",
+        "worker C took it up",
+        *(f"{thing} is removed from h2" for thing in reversed(owed)),
+    ]
+    assert kept(cloud, job).lines[-1].tone is Tone.GOOD
 
 
 # --- on a screen -----------------------------------------------------------------------------------------

@@ -254,7 +254,7 @@ def test_what_was_left_behind(cloud: Cloud, job: Submitted) -> None:
     assert lines[before:] == [
         "a worker settles what was left behind: who has its debts answers",
         "worker C took it up",
-        *(f"{thing} is removed from h2" for thing in reversed(owed)),
+        *(f"{thing} is removed from h2" for thing in owed),
     ]
     assert kept(cloud, job).lines[-1].tone is Tone.GOOD
 

@@ -10,8 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
+from resizeflow.audit.listed import listed
 from resizeflow.audit.outcome import Standing, standing
-from resizeflow.persistence.models import Flavor, Host, Job, Migration
+from resizeflow.persistence.models import Host, Job, Migration
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import JobState, MigrationStatus
 
@@ -71,32 +72,11 @@ _STATUSES = {
 
 def search(tx: Transaction, wanted: Wanted, older: str | None = None) -> Page:
     """A page of what is wanted, from where the one before ended. Raises ValueError for an `older` that is none."""
-    source, destination, old, new = aliased(Host), aliased(Host), aliased(Flavor), aliased(Flavor)
     first = aliased(Job)
     user = sa.select(first.asked_by).where(first.migration_id == Migration.id).order_by(first.created_at).limit(1)
+    asked_by = user.scalar_subquery().label("user")
     query = (
-        sa.select(
-            Migration.id,
-            Migration.instance_name,
-            Migration.instance_id,
-            Migration.project_id,
-            Migration.kind,
-            Migration.status,
-            source.name.label("source"),
-            destination.name.label("destination"),
-            old.name.label("old_flavor"),
-            new.name.label("new_flavor"),
-            user.scalar_subquery().label("user"),
-            Migration.created_at,
-            Migration.closed_at,
-            Migration.error,
-            Job.state,
-        )
-        .join(source, source.id == Migration.source_host_id)
-        .outerjoin(destination, destination.id == Migration.dest_host_id)
-        .join(old, old.id == Migration.old_flavor_id)
-        .join(new, new.id == Migration.new_flavor_id)
-        .outerjoin(Job, sa.and_(Job.migration_id == Migration.id, Job.state != JobState.DONE))
+        listed(Migration.project_id, Migration.closed_at, Migration.error, asked_by)
         .where(*_conditions(wanted))
         .order_by(Migration.created_at.desc(), Migration.id.desc())
         .limit(PAGE + 1)

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import aliased
 from taskflow import states
 
+from resizeflow.audit.listed import listed
 from resizeflow.audit.outcome import Standing, advice, standing
 from resizeflow.audit.progress import Pace, Sample, pace, samples_of
 from resizeflow.flows import TASKS
 from resizeflow.persistence.jobs import database_now
-from resizeflow.persistence.models import AtomDetail, Debt, Event, Flavor, Host, Job, Migration
+from resizeflow.persistence.models import AtomDetail, Debt, Event, Host, Job, Migration
 from resizeflow.persistence.moves import OPEN
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import Direction, JobState
@@ -152,25 +152,12 @@ def _count(tx: Transaction, query: sa.Select[Any]) -> int:
 
 def _open(tx: Transaction) -> list[Moving]:
     """What needs a person comes first, then what is worked on, the latest first."""
-    source, destination = aliased(Host), aliased(Host)
-    old, new = aliased(Flavor), aliased(Flavor)
     rank = sa.case((Job.state == JobState.NEEDS_ATTENTION, 0), (Job.id.is_not(None), 1), else_=2)
     rows = tx.session.execute(
-        sa.select(
-            Migration.id,
-            Migration.instance_name,
-            Migration.instance_id,
-            Migration.kind,
-            Migration.status,
-            source.name.label("source"),
-            destination.name.label("destination"),
-            old.name.label("old_flavor"),
-            new.name.label("new_flavor"),
-            Migration.created_at,
+        listed(
             Migration.bytes_done,
             Migration.bytes_total,
             Job.flow,
-            Job.state,
             Job.direction,
             AtomDetail.name.label("task"),
             Job.owner,
@@ -178,11 +165,6 @@ def _open(tx: Transaction) -> list[Moving]:
             Job.reason,
             (Job.not_before - database_now()).label("waits"),
         )
-        .join(source, source.id == Migration.source_host_id)
-        .outerjoin(destination, destination.id == Migration.dest_host_id)
-        .join(old, old.id == Migration.old_flavor_id)
-        .join(new, new.id == Migration.new_flavor_id)
-        .outerjoin(Job, sa.and_(Job.migration_id == Migration.id, Job.state != JobState.DONE))
         .outerjoin(
             AtomDetail,
             sa.and_(AtomDetail.parent_uuid == Job.id, AtomDetail.state.in_([states.RUNNING, states.REVERTING])),

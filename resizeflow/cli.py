@@ -125,6 +125,9 @@ class Resizeflow(App):
         if not words:
             show_help(self.parser, sys.stderr)
             return UsageError.exit_code
+        if words[0] in GROUPS and words[0] not in COMMANDS and words[1:] in (["--help"], ["-h"]):
+            show_group(words[0], sys.stdout)
+            return 0
         return self.run_subcommand(words)
 
     def run_subcommand(self, argv: list[str]) -> int:
@@ -152,13 +155,19 @@ def show_help(parser: argparse.ArgumentParser, stream: Any = None) -> None:
     """The options, the commands by group, and the exit codes."""
     out = stream or sys.stdout
     parser.print_help(out)
-    for group, title in GROUPS.items():
-        out.write(f"\n{title}:\n")
-        for name, value in COMMANDS.items():
-            if name in group.split() or name.startswith(f"{group} "):
-                summary = (LazyCommand(name, value).load().__doc__ or "").strip().splitlines()[0]
-                out.write(f"  {name:<20}{summary.rstrip('.')}\n")
+    for group in GROUPS:
+        out.write("\n")
+        show_group(group, out)
     out.write(f"\n{EXIT_CODES}\n")
+
+
+def show_group(group: str, out: Any) -> None:
+    """What a group is about, and its commands, each with the first line of its description."""
+    out.write(f"{GROUPS[group]}:\n")
+    for name, value in COMMANDS.items():
+        if name in group.split() or name.startswith(f"{group} "):
+            summary = (LazyCommand(name, value).load().__doc__ or "").strip().splitlines()[0]
+            out.write(f"  {name:<20}{summary.rstrip('.')}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ INDENT = 10
 """What stands before a line's text: its time."""
 COLOURS = {"good": "\x1b[32m", "warning": "\x1b[33m", "bad": "\x1b[31m"}
 END = "\x1b[0m"
+COMMAND = re.compile(r"`[^`]+`")
 
 
 class MigrationHistory(Lister):
@@ -137,10 +139,17 @@ def _lines(story: Story, last: int, width: int, *, colour: bool) -> Iterator[str
     yield ""
     yield from textwrap.wrap(story.ending, width)
     if story.to_do:
-        yield from textwrap.wrap(f"To do: {story.to_do}.", width, subsequent_indent=" " * len("To do: "))
+        yield from _with_whole_commands(f"To do: {story.to_do}.", width, " " * len("To do: "))
     if story.workers:
         named = "; ".join(f"{letter} is {worker}" for letter, worker in story.workers.items())
         yield from textwrap.wrap(f"Workers: {named}.", width, subsequent_indent=" " * len("Workers: "))
+
+
+def _with_whole_commands(text: str, width: int, indent: str) -> Iterator[str]:
+    """Wraps a text, but no command in it: it is there to be copied."""
+    glued = COMMAND.sub(lambda found: found[0].replace(" ", "\0"), text)
+    for part in textwrap.wrap(glued, width, subsequent_indent=indent, break_long_words=False):
+        yield part.replace("\0", " ")
 
 
 def _line(line: Told, time: str, width: int, *, colour: bool) -> Iterator[str]:

@@ -89,6 +89,14 @@ def test_help_is_a_command_as_well(nowhere: Console, words: list[str]) -> None:
     nowhere.type("help", "fly").refused(2, "There is no command 'fly'")
 
 
+@pytest.mark.parametrize("words", [["audit", "--help"], ["audit", "-h"], ["help", "audit"]])
+def test_what_commands_are_about_is_explained_with_its_commands(nowhere: Console, words: list[str]) -> None:
+    answer = nowhere.type(*words)
+    assert answer.code == 0
+    told = [line[2:].split("  ")[0] for line in answer.out.splitlines()[1:]]
+    assert told == [name for name in COMMANDS if name.startswith("audit ")]
+
+
 def test_the_version(nowhere: Console) -> None:
     assert nowhere.type("--version").out == "resizeflow 0.1.0\n"
 

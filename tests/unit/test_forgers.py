@@ -41,7 +41,7 @@ CHANGES: dict[str, Any] = dict.fromkeys(COVERED, "forged") | {
     "outcome": Outcome.REFUSED,
     "data": {"forged": True},
 }
-del CHANGES["migration_id"], CHANGES["seq"]  # moving a line is tried below
+del CHANGES["migration_id"], CHANGES["seq"]  # a line that is moved is another case
 MODES = ("careless", "plain hashes", "a key of his own")
 LINE = 9
 """The line that is forged."""
@@ -171,6 +171,15 @@ def test_a_line_added_to_the_end_is_found(case: Case, mode: str) -> None:
     assert (case.open, last + 1, what) in case.found()
 
 
+def test_a_line_that_was_moved_to_another_log_is_found(case: Case) -> None:
+    forger = case.forger("careless")
+    last, there = len(forger.lines(case.closed)), len(forger.lines(case.open))
+    of_it = sa.update(EVENTS).where(EVENTS.c.migration_id == case.closed, EVENTS.c.seq == last)
+    with forger.writing() as connection:
+        connection.execute(of_it.values(migration_id=case.open, seq=there + 1))
+    assert set(case.found()) == {(case.closed, last, What.CUT_OFF), (case.open, there + 1, What.INSERTED)}
+
+
 def test_lines_that_are_of_no_log_are_found(case: Case) -> None:
     forger = case.forger("careless")
     with forger.writing() as connection:
@@ -233,6 +242,29 @@ def test_a_log_that_was_removed_is_found(case: Case, which: str) -> None:
         connection.execute(sa.text("DELETE FROM event_logs WHERE id = :id"), {"id": log_id})
     assert case.found() == [(log_id, 1, What.MISSING)]
     Console(case.cloud.folder / "resizeflow.conf").type("doctor").refused(3, "breach")
+
+
+@pytest.mark.parametrize("later", [1, 200])
+def test_a_log_that_was_removed_and_begun_anew_by_the_program_is_found(case: Case, later: int) -> None:
+    """What is written then is genuine: but it was sealed with other lines."""
+    with case.forger("careless").writing() as connection:
+        connection.execute(sa.text("DELETE FROM events WHERE migration_id = :id"), {"id": case.open})
+        connection.execute(sa.text("DELETE FROM event_logs WHERE id = :id"), {"id": case.open})
+    with case.cloud.database.write() as tx:
+        for _ in range(later):
+            tx.events.add(case.open, "note", "written later")
+    ((log, _seq, what),) = case.found()
+    assert (log, what) == (case.open, What.CUT_OFF if later == 1 else What.CHANGED)
+
+
+def test_a_log_that_is_only_said_to_be_sealed_is_found(case: Case) -> None:
+    """So that no worker seals it."""
+    with case.cloud.database.write() as tx:
+        tx.events.add(case.closed, "debt", "settled after all")
+    forger = case.forger("careless")
+    forger.end(forger.log(case.closed) | {"sealed": True})
+    seal_logs(case.cloud.database)
+    assert case.found() == [(case.closed, len(forger.lines(case.closed)), What.MISSING)]
 
 
 def test_an_old_signed_end_of_a_closed_log_is_found_by_its_seal(case: Case) -> None:

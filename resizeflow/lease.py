@@ -44,10 +44,10 @@ class Lease:
     """By CLOCK_BOOTTIME."""
     taken_from: str | None = None
     """The worker in whose hands the job was when its lease ended; None if it was put down."""
+    left: Left | None = None
+    """What that worker left."""
 
     @property
     def died(self) -> str | None:
         """The worker that died with the job; one that only had lost the database for a while did not."""
         return self.taken_from if self.taken_from != self.owner else None
-    left: Left | None = None
-    """What that worker left; None if it was put down."""

@@ -11,7 +11,7 @@ from resizeflow.persistence.models import Flavor, Host, Job, Migration
 from resizeflow.states import JobState
 
 
-def listed(*more: Any) -> sa.Select[Any]:
+def listed(*more: Any) -> sa.Select[*tuple[Any, ...]]:
     """The query, with `more` columns of `Migration` and of `Job`, which is the unfinished one, if any."""
     source, destination = aliased(Host), aliased(Host)
     old, new = aliased(Flavor), aliased(Flavor)

@@ -105,7 +105,7 @@ _KEPT: tuple[tuple[str, Any, tuple[sa.ColumnElement[Any], ...]], ...] = tuple(
             Migration.id,
             (Migration.definition, Migration.dest_definition, Migration.error, sa.cast(Migration.verdicts, sa.Text)),
         ),
-        ("log of migration", Event.migration_id, (Event.text, sa.cast(Event.data, sa.Text))),
+        ("log of migration", Event.migration_id, (Event.text, Event.error, sa.cast(Event.data, sa.Text))),
         ("job", Job.id, (Job.reason,)),
         ("debt of migration", Debt.migration_id, (Debt.reason,)),
         ("task", AtomDetail.name, (sa.cast(AtomDetail.content, sa.Text),)),

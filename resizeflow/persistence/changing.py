@@ -33,10 +33,14 @@ def told(changes: Changes) -> str:
 
 
 def _plain(value: object) -> object:
+    """As it can be kept in a line's data."""
     return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _word(value: object) -> str:
-    if isinstance(value, list | dict):
-        return ",".join(map(str, value)) or "none" if isinstance(value, list) else str(value or "none")
-    return {None: "none", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else str(value)
+    """As a person reads it."""
+    if value is None or value in ([], {}):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -27,6 +27,7 @@ from resizeflow.states import JobState, MigrationStatus, OnCrash
 from resizeflow.tasks.source import RetireSource
 from resizeflow.worker import Worker
 from tests.console import Console
+from tests.untold import Untold
 
 OLD = "adopted-1-512-1-0"
 ASKED = "me on here asked for a resize of web: small → big"
@@ -236,6 +237,26 @@ def test_what_is_tried_again(cloud: Cloud, job: Submitted) -> None:
     with cloud.database.read() as tx:
         unknown = [event for event in tx.events.of(job.migration_id) if event.kind == "unknown"]
     assert [(event.outcome, event.host) for event in unknown] == [("unknown", "h2")]
+
+
+def test_an_alternate_takes_its_place(cloud: Cloud) -> None:
+    cloud.world.add_host("h3", vcpus=8, memory_mb=65536, pool_gb=100)
+    cloud.inventory.add_host("h3", cloud.world.uri("h3"), peer_uri=cloud.world.uri("h3"))
+    cloud.inventory.set_host("h1", enabled=False)
+    job = cloud.service.resize("web", "big")
+    kill(cloud, job, "SelectDestination.SUCCESS.after")
+    cloud.world.set_free_bytes("h3", 2**20)
+    watch = Untold(cloud)
+    assert cloud.run(job) is JobState.DONE
+    assert watch.found == []
+    lines = told(cloud, job)
+    assert lines[2:5] == [
+        "destination h3 chosen (h2 as alternate)",
+        "worker A died between two tasks",
+        "worker B took over after N and went on",
+    ]
+    assert lines[5].startswith("h3 cannot take the machine: ")
+    assert lines[6] == "destination h2 taken instead"
 
 
 def test_what_was_left_behind(cloud: Cloud, job: Submitted) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +13,13 @@ from resizeflow.auto_confirm import queue_confirms
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud, FastClock
 from resizeflow.chaos.scenarios import SCENARIOS
+from resizeflow.config import Notifications
 from resizeflow.doctor import Doctor
 from resizeflow.gate import Connections, Looks
 from resizeflow.handover import Attention
+from resizeflow.persistence.database import Database
 from resizeflow.persistence.models import FLEET, Base, Event, Migration, QuotaUsage
+from resizeflow.service import Submitted
 from resizeflow.states import JobState, OnCrash
 from resizeflow.tasks.source import RetireSource
 from resizeflow.worker import Worker
@@ -35,6 +38,11 @@ def watched(cloud: Cloud) -> Iterator[Untold]:
     yield watch
     assert watch.commits
     assert watch.found == []
+
+
+def lines_of(cloud: Cloud, job: Submitted) -> Sequence[Event]:
+    with cloud.database.read() as tx:
+        return tx.events.of(job.migration_id)
 
 
 def drain(cloud: Cloud) -> None:
@@ -136,6 +144,34 @@ def test_a_take_over(cloud: Cloud, watched: Untold, on_crash: OnCrash) -> None:
     assert (second.task, second.data["silent_seconds"]) == ("TransferDisks", pytest.approx(601, abs=5))
 
 
+POINTS = [
+    "PowerOffSource.commit.migrating#1",
+    "MoveInstance.SUCCESS",
+    "StartDestination.commit.pivot#1",
+    "flow.SUCCESS",
+]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("point", POINTS)
+def test_states_are_told_without_a_gap_whoever_dies(cloud: Cloud, point: str, moment: str) -> None:
+    job = cloud.service.resize("web", "big", host="h2")
+    assert cloud.run_in_child(job, f"{point}.{moment}") == KILLED
+    cloud.run(job)
+    assert cloud.run(cloud.service.revert("web")) is JobState.DONE
+    now = {"vm_state": "active", "task_state": "none", "status": "none"}
+    for event in lines_of(cloud, job):
+        for arrow in (event.transition or "").split(", ") if event.kind == "state" and event.transition else []:
+            before, after = arrow.split(" -> ")
+            column, _, before = before.rpartition(" ")
+            column = column or next(name for name, state in now.items() if state == before)
+            assert now[column] == before, event.text
+            now[column] = after
+    with cloud.database.read() as tx:
+        row, machine = tx.migrations.get(job.migration_id), tx.instances.get("web")
+        assert now == {"vm_state": machine.vm_state, "task_state": machine.task_state or "none", "status": row.status}
+
+
 def test_debts_settled_and_forgiven(cloud: Cloud, watched: Untold) -> None:
     for forgive in (False, True):
         job = cloud.service.resize("web", "big", host="h2")
@@ -152,6 +188,18 @@ def test_debts_settled_and_forgiven(cloud: Cloud, watched: Untold) -> None:
         with cloud.database.read() as tx:
             ways = {event.transition for event in tx.events.of(job.migration_id) if event.kind == "debt"}
         assert ways == {"none -> owed", "owed -> forgiven" if forgive else "owed -> settled"}
+
+
+def test_updates_of_a_machine(cloud: Cloud) -> None:
+    settings = Notifications(notify_on_state_change="vm_and_task_state")
+    cloud.database = Database(cloud.settings.connection, notifications=settings, key=cloud.settings.audit_key_file)
+    watch = Untold(cloud)
+    job = cloud.service.resize("web", "big", host="h2")
+    assert cloud.run(job) is JobState.DONE
+    assert watch.found == []
+    with cloud.database.read() as tx:
+        logs = [*tx.events.of(FLEET), *tx.events.of(job.migration_id)]
+    assert [event.text for event in logs].count("instance.update") == 5
 
 
 def test_what_workers_do_by_themselves(cloud: Cloud, watched: Untold) -> None:

@@ -147,10 +147,10 @@ def _row(line: Event) -> dict[str, Any]:
 class AuditVerify(Lister):
     """Check that the log is what was written, and name what is not.
 
-    Looks at every line of every log, at the ends of the logs and at the seals, with the audit key
-    (docs/audit.md). Whoever can write the database but does not have the key cannot change, remove,
-    insert or move a line so that this does not find it. With --head also one who puts a whole older
-    database back. Jobs may go on meanwhile. Exit code 0: all is what was written; 3: something is not.
+    Looks at every line of every log, at the ends of the logs and at the seals, with the audit key. It
+    finds lines that were changed, removed, inserted, moved or cut off by who can write the database and
+    does not have the key; with --head also an older database that was put back whole. What it cannot find
+    is in docs/audit.md. Jobs may go on meanwhile. Exit code 0: all is what was written; 3: something is not.
     """
 
     example = """

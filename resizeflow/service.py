@@ -367,4 +367,4 @@ class Service:
     def needs_somebody(self, job: Job) -> bool:
         """Whether a job is queued while no worker is up that would take it."""
         with self.database.read() as tx:
-            return job.state is JobState.QUEUED and not tx.jobs.workers(job.flow)
+            return job.state is JobState.QUEUED and not tx.workers.up(job.flow)

@@ -102,7 +102,7 @@ class Worker:
             self._postman.close()
         self.connections.close()
         with contextlib.suppress(*AWAY), self.database.write() as tx:
-            tx.jobs.worker_gone(self.name)
+            tx.workers.gone(self.name)
         self.database.watchers.remove(self._seen.committed)
         self._seen.close()
 
@@ -349,7 +349,7 @@ class Worker:
             return
         with self.database.write() as tx:
             if self.announced:
-                tx.jobs.worker_seen(self.name, self.settings.lease_seconds, TASKS.keys())
+                tx.workers.seen(self.name, self.settings.lease_seconds, TASKS.keys())
             for lease in list(self._leases.values()):
                 tx.jobs.renew(lease, self.settings.lease_seconds)
 

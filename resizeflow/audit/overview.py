@@ -231,7 +231,7 @@ def _workers(tx: Transaction) -> list[WorkerAtWork]:
             datetime.fromtimestamp(worker.seen_until, UTC),
             [job for job in held if job.owner == worker.name],
         )
-        for worker in tx.jobs.workers()
+        for worker in tx.workers.up()
     ]
 
 

@@ -235,7 +235,7 @@ resizeflow migration list --open
 
         self._fates = drain(self.backend.inventory, self.backend.service, parsed_args.host, parsed_args.reason)
         with self.backend.database.read() as tx:
-            if any(fate.result == "submitted" for fate in self._fates) and not tx.jobs.workers():
+            if any(fate.result == "submitted" for fate in self._fates) and not tx.workers.up():
                 self.app.stderr.write("No worker is up: `resizeflow worker` carries them out.\n")
         return ("instance", "migration", "result"), [
             (fate.instance, ShortId(fate.migration_id) if fate.migration_id else Maybe(None), fate.result)

@@ -143,8 +143,8 @@ def _waits_for(tx: Transaction, job: Job) -> str | None:
         return "a worker: the lease of the one that held it has ended"
     if job.state != "queued":
         return None
-    if not tx.jobs.workers(job.flow):
-        who = "none of those that are up does" if tx.jobs.workers() else "none is up"
+    if not tx.workers.up(job.flow):
+        who = "none of those that are up does" if tx.workers.up() else "none is up"
         return f"a worker that knows flow {job.flow}: {who}"
     wait = tx.jobs.seconds_to_wait(job.id)
     return f"its next attempt, in {wait:.0f} s" if wait else "a worker that is free"

@@ -55,7 +55,7 @@ class Acting(Command):
         else:
             self.app.stdout.write(f"Accepted as migration {short}; `resizeflow migration watch {short}` follows it.\n")
         with self.backend.database.read() as tx:
-            if not tx.jobs.workers():
+            if not tx.workers.up():
                 self.app.stderr.write(
                     f"No worker is up: `resizeflow worker` carries it out, or `resizeflow migration resume {short}`.\n"
                 )

@@ -61,7 +61,7 @@ class Feed:
                     events=events,
                     debts=[debt for debt in tx.debts.open() if debt.migration_id == migration.id],
                     lease_left=tx.jobs.seconds_left(job.id) if job.state is JobState.RUNNING else 0.0,
-                    workers=len(tx.jobs.workers(job.flow)),
+                    workers=len(tx.workers.up(job.flow)),
                 )
         except AWAY:
             return None

@@ -124,7 +124,7 @@ resizeflow worker list -f json
                     Moment(datetime.fromtimestamp(worker.seen_until, UTC)),
                     Lines([_told(job) for job in held if job.owner == worker.name]),
                 )
-                for worker in tx.jobs.workers()
+                for worker in tx.workers.up()
             ]
         return ("name", "started_at", "seen_until", "jobs"), rows
 

@@ -46,7 +46,7 @@ def repair(tx: Transaction, owed: Sequence[Owed], who: str) -> None:
         _owe(tx, before, item)
     tx.session.flush()
     _Accounts(tx, snapshot.read(tx), who).settle()
-    tx.jobs.forget_workers(0.0)
+    tx.workers.forget(0.0)
 
 
 def _owe(tx: Transaction, records: Records, owed: Owed) -> None:

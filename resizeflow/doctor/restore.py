@@ -24,7 +24,7 @@ REASON = (
 
 def require_no_worker(tx: Transaction) -> None:
     """Raises Conflict while a worker is up or a lease holds, by the database's clock."""
-    if workers := [row.name for row in tx.jobs.workers()]:
+    if workers := [row.name for row in tx.workers.up()]:
         raise Conflict(
             f"Worker {', '.join(workers)} is up: stop all workers first. One that was killed, or that was up when the "
             "backup was made, counts as gone when its time ([worker] lease_seconds) is over."
@@ -51,7 +51,7 @@ def set_apart(tx: Transaction, world: World, who: str) -> None:
         tx.session.flush()
         text = f"database restored: epoch {before} raised to {job.epoch}, job {job.flow} needs attention, by {who}"
         tx.events.add(job.migration_id, "restore", text, job=job.id, before=before, epoch=job.epoch)
-    tx.jobs.forget_workers()
+    tx.workers.forget()
 
 
 def _epochs(world: World) -> Counter[str]:

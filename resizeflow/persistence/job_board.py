@@ -129,7 +129,7 @@ class DatabaseJobBoard(base.JobBoard):
 
     def register_entity(self, entity: Any) -> None:
         """Lists a conductor among the workers that are up, for the time of a lease."""
-        self._write(lambda tx: tx.jobs.worker_seen(entity.name, self.lease_seconds, self.flows.keys()))
+        self._write(lambda tx: tx.workers.seen(entity.name, self.lease_seconds, self.flows.keys()))
 
     # --- looking -----------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from taskflow import states
 
 from resizeflow.handover import TurnBack
 from resizeflow.lease import Lease, Left
-from resizeflow.persistence.models import AtomDetail, FlowDetail, Job, LogBook, Migration, UtcDateTime, WorkerRow
+from resizeflow.persistence.models import AtomDetail, FlowDetail, Job, LogBook, Migration, UtcDateTime
 from resizeflow.states import Direction, JobState, OnCrash
 
 if TYPE_CHECKING:
@@ -47,8 +47,6 @@ _UNDER_WAY = (
     .label("task")
 )
 """The task that a job is in."""
-FORGOTTEN = 86400.0
-"""Seconds after which a worker that died without a word is removed from the list of workers."""
 
 
 @dataclass(frozen=True)
@@ -310,43 +308,6 @@ class Jobs:
         """How long the present owner's lease still holds, by the database's clock."""
         left = self.session.scalar(sa.select(Job.lease_until - database_now()).where(Job.id == job_id))
         return max(float(left or 0.0), 0.0)
-
-    # --- workers -----------------------------------------------------------------------------------------
-
-    def worker_seen(self, name: str, seconds: float, flows: Collection[str] = ()) -> None:
-        """A worker says that it is there, for the next `seconds`, and which flows it knows."""
-        row = self.session.get(WorkerRow, name)
-        if row is None:
-            self.forget_workers(FORGOTTEN)
-            self.session.add(WorkerRow(name=name, started_at=self.clock.now(), seen_until=0.0, flows=sorted(flows)))
-            self.session.flush()
-            self._tx.events.fleet("worker", f"worker {name} is up", transition="none -> up", worker=name)
-        self.session.execute(
-            sa.update(WorkerRow)
-            .where(WorkerRow.name == name)
-            .values(seen_until=database_now() + seconds)
-            .execution_options(synchronize_session=False)
-        )
-
-    def worker_gone(self, name: str) -> None:
-        """A worker ends. Nothing if it was not up for others."""
-        self._forget(WorkerRow.name == name, "has ended")
-
-    def forget_workers(self, silent_for: float | None = None) -> None:
-        """Takes those from the list that have been silent for so many seconds; None: all."""
-        silent = sa.true() if silent_for is None else WorkerRow.seen_until <= database_now() - silent_for
-        self._forget(silent, "was silent, and is forgotten")
-
-    def _forget(self, which: sa.ColumnElement[bool], why: str) -> None:
-        for name in self.session.scalars(sa.delete(WorkerRow).where(which).returning(WorkerRow.name)):
-            self._tx.events.fleet("worker", f"worker {name} {why}", transition="up -> none", worker=name)
-
-    def workers(self, flow: str | None = None) -> Sequence[WorkerRow]:
-        """The workers that are up; with `flow`, those that know it."""
-        rows = self.session.scalars(
-            sa.select(WorkerRow).where(WorkerRow.seen_until > database_now()).order_by(WorkerRow.name)
-        ).all()
-        return [row for row in rows if flow is None or flow in row.flows]
 
     def held(self) -> Sequence[Held]:
         """The jobs that somebody holds, each with the task that it is in."""

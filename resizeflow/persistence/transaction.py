@@ -28,6 +28,7 @@ from resizeflow.persistence.outbox import Outbox
 from resizeflow.persistence.quotas import Quotas
 from resizeflow.persistence.server_events import ServerEvents
 from resizeflow.persistence.state_changes import StateChanges
+from resizeflow.persistence.workers import Workers
 
 
 class _Session(Session):
@@ -161,3 +162,7 @@ class Transaction:
     @cached_property
     def quotas(self) -> Quotas:
         return Quotas(self)
+
+    @cached_property
+    def workers(self) -> Workers:
+        return Workers(self)

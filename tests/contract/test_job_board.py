@@ -333,11 +333,11 @@ def test_a_job_is_posted(cloud: Cloud, job: Submitted, board: DatabaseJobBoard) 
 def test_a_conductor_is_among_the_workers(cloud: Cloud, board: DatabaseJobBoard, clock: DatabaseClock) -> None:
     board.register_entity(Entity("conductor", "stock@here:1", {}))
     with cloud.database.read() as tx:
-        (row,) = tx.jobs.workers("resize_v1")
+        (row,) = tx.workers.up("resize_v1")
     assert row.name == "stock@here:1"
     clock.forward(LEASE + 1)
     with cloud.database.read() as tx:
-        assert list(tx.jobs.workers()) == []
+        assert list(tx.workers.up()) == []
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def test_what_is_seen_of_the_fleet_is_what_the_database_says(past: Past, address
             tx.migrations.get(job.migration_id) for job in (past.moving, past.queued, past.finished)
         )
         owner = tx.jobs.get(past.moving.job_id).owner
-        hosts, workers = tx.hosts.list(), tx.jobs.workers()
+        hosts, workers = tx.hosts.list(), tx.workers.up()
     rows = {row[0]: row for row in seen.rows("in-flight")}
     assert rows.keys() == {"moving", "queued"}
     assert rows["moving"][1:4] == [

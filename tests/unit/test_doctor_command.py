@@ -220,12 +220,12 @@ def test_a_worker_from_before_the_restoration_writes_nothing(cloud: Cloud) -> No
 def test_after_restore_is_refused_while_a_worker_is_up(cloud: Cloud, console: Console) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     with cloud.database.write() as tx:
-        tx.jobs.worker_seen("busy", 100)
+        tx.workers.seen("busy", 100)
     before = everything(cloud)
     console.type("doctor", "--after-restore").refused(4, "busy is up", "stop all workers first")
     assert everything(cloud) == before
     with cloud.database.write() as tx:
-        tx.jobs.worker_gone("busy")
+        tx.workers.gone("busy")
         assert tx.jobs.take(job.job_id, "foreground", 100)
     before = everything(cloud)
     console.type("doctor", "--after-restore").refused(4, "held by foreground")

@@ -295,8 +295,8 @@ def test_10_a_secret_in_the_log(cloud: Cloud) -> None:
 
 def test_a_repair_forgets_workers_that_are_gone(cloud: Cloud) -> None:
     with cloud.database.write() as tx:
-        tx.jobs.worker_seen("dead", -10)
-        tx.jobs.worker_seen("alive", 100)
+        tx.workers.seen("dead", -10)
+        tx.workers.seen("alive", 100)
     doctor(cloud).repair("test")
     with cloud.database.read() as tx:
         assert tx.session.scalars(sa.select(WorkerRow.name)).all() == ["alive"]

@@ -198,15 +198,15 @@ def test_the_longest_waiting_is_taken_first(cloud: Cloud, job: Submitted) -> Non
 
 def test_workers_are_up_while_they_say_so(cloud: Cloud) -> None:
     with cloud.database.write() as tx:
-        tx.jobs.worker_seen("one", 100)
-        tx.jobs.worker_seen("two", -1)
-        tx.jobs.worker_seen("one", 100)
+        tx.workers.seen("one", 100)
+        tx.workers.seen("two", -1)
+        tx.workers.seen("one", 100)
     with cloud.database.read() as tx:
-        assert [row.name for row in tx.jobs.workers()] == ["one"]
+        assert [row.name for row in tx.workers.up()] == ["one"]
     with cloud.database.write() as tx:
-        tx.jobs.worker_gone("one")
+        tx.workers.gone("one")
     with cloud.database.read() as tx:
-        assert list(tx.jobs.workers()) == []
+        assert list(tx.workers.up()) == []
 
 
 # --- what the database refuses ---------------------------------------------------------------------------

@@ -138,8 +138,8 @@ def test_the_fleet_is_read_when_it_is_asked_for(memory_path: Path, connection: s
     with cloud.database.write() as tx:
         row = tx.jobs.get(job.job_id)
         row.state, row.owner = JobState.NEEDS_ATTENTION, None
-        tx.jobs.worker_seen("one", 60)
-        tx.jobs.worker_seen("one that died", -1)
+        tx.workers.seen("one", 60)
+        tx.workers.seen("one that died", -1)
         for settled in (None, tx.now()):
             debt = Debt(
                 migration_id=job.migration_id, instance_id=cloud.uuid, host_id=tx.hosts.get("h1").id, kind="disk"

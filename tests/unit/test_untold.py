@@ -208,10 +208,10 @@ def test_what_workers_do_by_themselves(cloud: Cloud, watched: Untold) -> None:
     assert cloud.run(job) is JobState.DONE
     assert queue_confirms(cloud.database, Looks(Connections(), settings, FastClock()), settings) == 1
     with cloud.database.write() as tx:
-        tx.jobs.worker_seen("one", 60, ["resize_v1"])
+        tx.workers.seen("one", 60, ["resize_v1"])
     with cloud.database.write() as tx:
-        tx.jobs.worker_seen("one", 60, ["resize_v1"])
-        tx.jobs.worker_gone("one")
+        tx.workers.seen("one", 60, ["resize_v1"])
+        tx.workers.gone("one")
     drain(cloud)
     with cloud.database.read() as tx:
         confirm = [event for event in tx.events.of(job.migration_id) if event.data.get("by_itself")]

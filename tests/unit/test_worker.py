@@ -285,7 +285,7 @@ def test_a_flow_of_a_later_version_waits_for_a_worker_that_knows_it(
     job = cloud.service.resize("web", "big", host="h2")
     with cloud.database.write() as tx:
         tx.session.execute(sa.update(Job).values(flow="resize_v9"))
-        tx.jobs.worker_seen("old", 600, TASKS.keys())
+        tx.workers.seen("old", 600, TASKS.keys())
     assert console.type("worker", "--drain").code == 0
     assert (cloud.job(job).state, cloud.job(job).epoch) == (JobState.QUEUED, 0)
     waits_for = console.ask("migration", "show", job.migration_id)["waits_for"]
@@ -317,7 +317,7 @@ def test_renewing_survives_whatever_goes_wrong(cloud: Cloud) -> None:
     with worker:
         assert renewed.wait(PATIENCE)
         with cloud.database.read() as tx:
-            assert [row.name for row in tx.jobs.workers("resize_v1")] == [worker.name]
+            assert [row.name for row in tx.workers.up("resize_v1")] == [worker.name]
     assert len(tried) >= 3
 
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from resizeflow.audit.archive import Broken, closed_before, header_of, last_line, logs_of, walk_of
 from resizeflow.audit.verify import Progress
-from resizeflow.errors import RuleError
+from resizeflow.errors import ResizeflowError
 from resizeflow.persistence.audit_key import AuditKey
 from resizeflow.persistence.chain import COVERED, SIGNED, is_signed, row_of, signature
 from resizeflow.persistence.database import Database
@@ -29,8 +29,11 @@ AT_ONCE = 5000
 _LINE = (*COVERED, "chain")
 
 
-class NotArchived(RuleError):
+class NotArchived(ResizeflowError):
     """What is to be pruned does not stand in the archive as it is in the database."""
+
+    exit_code = 4
+    http_code = 409
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,13 +12,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from lab.postgresql import PostgreSQL
 from resizeflow.audit import prune as pruning
 from resizeflow.audit.archive import IS_ARCHIVED, export, verify_archive
 from resizeflow.audit.prune import NotArchived, prune, what_was_pruned
 from resizeflow.audit.verify import verify
 from resizeflow.chaos.cloud import Cloud
-from resizeflow.chaos.runner import work_folder
 from resizeflow.errors import UsageError
 from resizeflow.persistence import schema
 from resizeflow.persistence.audit_key import AuditKey
@@ -28,32 +25,17 @@ from resizeflow.persistence.models import FLEET, Event, EventLog
 from resizeflow.persistence.seals import seal_logs
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
-from tests.conftest import TEMPLATE
 from tests.console import Console
 from tests.forger import Forger, picture
 from tests.golden import make
 from tests.unit.test_golden import SETS, pictures
+from tests.with_a_past import DATABASES, with_a_past
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=DATABASES)
 def made(request: pytest.FixtureRequest) -> Iterator[tuple[Cloud, Submitted, Submitted]]:
-    """A cloud with a migration that is closed and one that is open. It is made once: each test puts back its tables."""
-    folder, url = work_folder(), None
-    if request.param == "postgresql":
-        server: PostgreSQL = request.getfixturevalue("postgresql")
-        server.create_database("archives", TEMPLATE)
-        url = server.url("archives")
-    cloud = Cloud(folder, connection=url).build(running=False)
-    first = cloud.service.resize("web", "big", host="h2")
-    assert cloud.run(first) is JobState.DONE
-    assert cloud.run(cloud.service.confirm("web")) is JobState.DONE
-    second = cloud.service.migrate("web")
-    assert cloud.run(second) is JobState.DONE
-    yield cloud, first, second
-    cloud.release()
-    if url is not None:
-        server.drop_database("archives")
-    shutil.rmtree(folder)
+    with with_a_past(request, "archives") as past:
+        yield past
 
 
 @pytest.fixture

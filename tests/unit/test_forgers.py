@@ -7,7 +7,6 @@ key of his own.
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,22 +16,20 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from lab.postgresql import PostgreSQL
 from resizeflow.audit.heads import head_of
 from resizeflow.audit.verify import verify
 from resizeflow.chaos.cloud import Cloud
-from resizeflow.chaos.runner import work_folder
 from resizeflow.persistence import schema
 from resizeflow.persistence.chain import COVERED
 from resizeflow.persistence.flaws import What
 from resizeflow.persistence.models import FLEET, SEALS
 from resizeflow.persistence.seals import seal_logs
-from resizeflow.states import JobState, Outcome
-from tests.conftest import TEMPLATE
+from resizeflow.states import Outcome
 from tests.console import Console
 from tests.forger import EVENTS, Forger, picture
 from tests.golden import make
 from tests.unit.test_golden import SETS, pictures
+from tests.with_a_past import DATABASES, with_a_past
 
 CHANGES: dict[str, Any] = dict.fromkeys(COVERED, "forged") | {
     "at": timedelta(microseconds=1),
@@ -71,27 +68,11 @@ class Case:
         assert (report.logs, report.seals > 2, report.lines > 100) == (3, True, True)
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=DATABASES)
 def made(request: pytest.FixtureRequest) -> Iterator[Case]:
-    """It is made once: each test puts back what it forged."""
-    folder, url, server = work_folder(), None, None
-    if request.param == "postgresql":
-        server = request.getfixturevalue("postgresql")
-        assert isinstance(server, PostgreSQL)
-        server.create_database("forgers", TEMPLATE)
-        url = server.url("forgers")
-    cloud = Cloud(folder, connection=url).build(running=False)
-    first = cloud.service.resize("web", "big", host="h2")
-    assert cloud.run(first) is JobState.DONE
-    assert cloud.run(cloud.service.confirm("web")) is JobState.DONE
-    second = cloud.service.migrate("web")
-    assert cloud.run(second) is JobState.DONE
-    seal_logs(cloud.database)
-    yield Case(cloud, first.migration_id, second.migration_id)
-    cloud.release()
-    if server is not None:
-        server.drop_database("forgers")
-    shutil.rmtree(folder)
+    with with_a_past(request, "forgers") as (cloud, closed, opened):
+        seal_logs(cloud.database)
+        yield Case(cloud, closed.migration_id, opened.migration_id)
 
 
 @pytest.fixture

@@ -52,7 +52,9 @@ class Told(columns.FormattableColumn[Any]):
         self._line = line
 
     def human_readable(self) -> str:
-        parts = (self._line.text, self._line.error, self._line.next_action and f"To do: {self._line.next_action}")
+        line = self._line
+        error = line.error if line.error != line.text else None
+        parts = (line.text, error, line.next_action and f"To do: {line.next_action}")
         return "\n".join(textwrap.fill(part, WIDTH) for part in parts if part)
 
 
@@ -195,14 +197,9 @@ resizeflow audit verify --archive /mnt/elsewhere/2026-11.jsonl
         found = self._report.findings
         if found:
             logs = len({finding.log for finding in found})
-            flaws = (
-                "1 flaw"
-                if len(found) == 1
-                else f"{len(found)} flaws in {logs} logs"
-                if logs > 1
-                else f"{len(found)} flaws"
-            )
-            raise LogBroken(f"The log is not what was written: {flaws}.")
+            flaws = "1 flaw" if len(found) == 1 else f"{len(found)} flaws"
+            where = f" in {logs} logs" if logs > 1 else ""
+            raise LogBroken(f"The log is not what was written: {flaws}{where}.")
         if parsed_args.formatter == "table":
             self.app.stdout.write(f"{_summary(self._report)}\n")
         return 0

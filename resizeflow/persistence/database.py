@@ -119,7 +119,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A consistent view; nothing is written."""
-        with self._reading.connect() as connection, closing(self._transaction(connection)) as tx:
+        with self._reading.connect() as connection, closing(self.transaction(connection)) as tx:
             yield tx
 
     @contextmanager
@@ -128,7 +128,7 @@ class Database:
         commit that a job's way depends on has a failpoint; what only tells of a worker, or of the fleet, has none."""
         self._require_key()
         _pass(point, "before")
-        with self._writing.connect() as connection, closing(self._transaction(connection, lease)) as tx:
+        with self._writing.connect() as connection, closing(self.transaction(connection, lease)) as tx:
             connection.begin()
             if lease is not None:
                 _lock_at_epoch(connection, lease)
@@ -145,7 +145,8 @@ class Database:
                 self.key.require(connection, self.clock.now())
             self.key.known = True
 
-    def _transaction(self, connection: sa.Connection, lease: Lease | None = None) -> Transaction:
+    def transaction(self, connection: sa.Connection, lease: Lease | None = None) -> Transaction:
+        """On a connection whose transaction is begun and ended elsewhere."""
         return Transaction(connection, self.clock, self._notifications, actor=self.actor, key=self.key, lease=lease)
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -11,6 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from resizeflow.errors import UsageError
+from resizeflow.persistence.audit_key import AuditKey
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.events import sign_old_logs
 
@@ -53,11 +55,21 @@ def upgrade(database: Database) -> tuple[str | None, str]:
             if not database.sqlite:
                 # The first commands of several machines may find the same database empty.
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE)))
+            before = MigrationContext.configure(connection).get_current_revision()
             command.upgrade(_config(connection), "head")
-            if before in UNSIGNED and database.key is not None:
-                database.key.require(connection, database.clock.now())
-                sign_old_logs(connection, database.key)
+            if before not in (None, head()) and database.key is not None:
+                _tell(database, connection, database.key, before)
     return before, head()
+
+
+def _tell(database: Database, connection: sa.Connection, key: AuditKey, before: str | None) -> None:
+    """The log of an upgraded database says so, and has its key from now on."""
+    key.require(connection, database.clock.now())
+    if before in UNSIGNED:
+        sign_old_logs(connection, key)
+    with closing(database.transaction(connection)) as tx:
+        tx.events.command(f"the database was upgraded from version {before} to {head()}")
+        tx.events.flush()
 
 
 def require_current(database: Database) -> None:

@@ -14,6 +14,7 @@ from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.persistence import schema
 from resizeflow.persistence.database import Database
+from resizeflow.persistence.models import FLEET
 from resizeflow.states import Direction, JobState, MigrationStatus, OnCrash
 from tests.console import Console
 
@@ -49,6 +50,7 @@ def take_back(cloud: Cloud) -> None:
         for table in [name for name in tables if name not in ("alembic_version", "sqlite_sequence")]:
             names = ", ".join(f'"{row[1]}"' for row in old.execute(f"PRAGMA main.table_info({table})"))
             old.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM now.{table}")  # noqa: S608 - names of our own tables
+        old.execute("DELETE FROM main.events WHERE migration_id = ?", [FLEET])  # The fleet had no log then.
     cloud.database.engine.dispose()
     for suffix in ("-wal", "-shm"):
         now.with_name(now.name + suffix).unlink(missing_ok=True)
@@ -67,6 +69,10 @@ def test_a_job_in_flight_outlives_an_upgrade(memory_path: Path, point: str) -> N
     console.type("migration", "list").refused(2, "version 0001", "db upgrade")
     assert console.type("db", "upgrade").code == 0
     assert schema.current(cloud.database) == schema.head()
+    with cloud.database.read() as tx:
+        told = f"the database was upgraded from version 0001 to {schema.head()}"
+        assert [event.text for event in tx.events.of(FLEET)] == [told]
+        assert tx.events.flaw(FLEET) is None
     row = cloud.job(job)
     assert (row.on_crash, row.state, row.epoch) == (OnCrash.RESUME, JobState.RUNNING, 1)
     assert cloud.run(job) is JobState.DONE, cloud.story(job)

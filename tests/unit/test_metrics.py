@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 import socket
 import subprocess
+import textwrap
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -25,6 +25,7 @@ from resizeflow.persistence.models import Debt
 from resizeflow.states import JobState
 from tests.observed import Story, lines, observed
 
+MONITORING = Path(__file__).parents[2] / "docs" / "monitoring.md"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 Families = Mapping[str, Metric]
 
@@ -210,15 +211,26 @@ def test_no_label_names_a_machine_or_a_migration(cloud: Cloud, metrics: Metrics,
     assert not [identity for identity in (*ids, cloud.uuid, story.worker) if identity in text]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="Debian's package `prometheus` is not installed")
 def test_promtool_has_nothing_to_say(metrics: Metrics, story: Story) -> None:
-    command = ["promtool", "check", "metrics"]
-    checked = subprocess.run(command, check=False, input=scrape(metrics), text=True, capture_output=True)
+    checked = promtool("check", "metrics", given=scrape(metrics))
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
+def test_prometheus_takes_the_alerts_of_the_docs(tmp_path: Path) -> None:
+    page = MONITORING.read_text()
+    rules = tmp_path / "rules.yml"
+    rules.write_text(textwrap.dedent(page[page.index("    groups:") :].split("\n\n", 1)[0]))
+    checked = promtool("check", "rules", str(rules))
+    assert (checked.returncode, f"SUCCESS: {page.count('- alert:')} rules found" in checked.stdout) == (0, True), checked
+
+
+def promtool(*words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Prometheus's own checker."""
+    return subprocess.run(["promtool", *words], check=False, input=given, text=True, capture_output=True)
+
+
 def test_the_table_of_the_docs_is_what_is_shown(shown: Families) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
+    page = MONITORING.read_text()
     table = dict(re.findall(r"^\| `(resizeflow_\w+)` \| (\w+) \|", page, re.MULTILINE))
     labels = dict(re.findall(r"^\| `(resizeflow_\w+)` \| \w+ \| (.*?) \|", page.replace("| |", "|  |"), re.MULTILINE))
     names = {family.name + ("_total" if family.type == "counter" else ""): family for family in ours(shown)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import signal
 
 from resizeflow.commands.base import Command
 from resizeflow.errors import UsageError
@@ -47,6 +48,8 @@ resizeflow dashboard --listen 127.0.0.1:9000
         shown = f"[{address}]" if ":" in address else address
         self.app.stdout.write(f"The dashboard is at http://{shown}:{server.effective_port}/ until Ctrl-C.\n")
         self.app.stdout.flush()
+        for number in (signal.SIGINT, signal.SIGTERM):  # Also where the shell that started it lets it ignore Ctrl-C.
+            signal.signal(number, signal.default_int_handler)
         try:
             server.run()
         finally:

@@ -138,12 +138,13 @@ def test_resize_from_stopped(memory_path: Path, host: str, decision: str, end: s
 def test_migrate_no_valid_host(cloud: Cloud) -> None:
     """Nova says yes and fails later; here it is refused before anything is changed. A host that goes away after the
     yes leaves all as before."""
-    before, state = everything(cloud), cloud.state()
+    state = cloud.state()
     cloud.inventory.set_host("h2", enabled=False)
+    before = everything(cloud)
     with pytest.raises(NoValidHost, match="h2: disabled"):
         cloud.service.migrate("web")
-    cloud.inventory.set_host("h2", enabled=True)
     assert everything(cloud) == before
+    cloud.inventory.set_host("h2", enabled=True)
     job = cloud.service.migrate("web")
     cloud.world.set_up("h2", False)
     assert cloud.run(job) is JobState.DONE

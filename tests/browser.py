@@ -56,8 +56,8 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(console: Console) -> Iterator[str]:
-    """`resizeflow dashboard` as a process, ended by Ctrl-C; its address."""
+def served(console: Console, end: signal.Signals = signal.SIGINT) -> Iterator[str]:
+    """`resizeflow dashboard` as a process, ended by Ctrl-C or another signal; its address."""
     dashboard = console.start("dashboard", "--listen", "127.0.0.1:0")
     try:
         assert dashboard.stdout is not None
@@ -66,7 +66,7 @@ def served(console: Console) -> Iterator[str]:
         assert found, (line, dashboard.communicate()[1])
         yield found[0]
     finally:
-        dashboard.send_signal(signal.SIGINT)
+        dashboard.send_signal(end)
         _, said = dashboard.communicate(timeout=10)
     assert (dashboard.returncode, said) == (0, "")
 

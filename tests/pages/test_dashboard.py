@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import signal
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -13,6 +14,7 @@ from resizeflow.audit.progress import percent, size
 from resizeflow.chaos.child import KILLED
 from resizeflow.persistence.models import Host, Job, Migration
 from resizeflow.states import JobState
+from tests.browser import served
 from tests.console import Console
 from tests.pages.conftest import HOSTILE, Past, WatchedMaker
 
@@ -225,6 +227,11 @@ def test_a_wrong_address_is_answered_in_a_sentence(address: str, path: str, code
     assert answer.status == code
     assert 'role="alert"' in text
     assert "Traceback" not in text
+
+
+def test_it_is_ended_by_a_service_manager_as_by_ctrl_c(past: Past) -> None:
+    with served(Console(past.folder / "resizeflow.conf"), signal.SIGTERM) as address:
+        assert address.startswith("http://127.0.0.1:")
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:8780", "192.0.2.1:8780", "[::]:8780", "example.org:8780"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ipaddress
 import signal
 
@@ -45,15 +46,13 @@ resizeflow dashboard --listen 127.0.0.1:9000
                 f"Nothing can be served at {parsed_args.listen}: {error.strerror or error}. "
                 "Choose another port with --listen 127.0.0.1:PORT."
             ) from None
-        shown = f"[{address}]" if ":" in address else address
-        self.app.stdout.write(f"The dashboard is at http://{shown}:{server.effective_port}/ until Ctrl-C.\n")
-        self.app.stdout.flush()
         for number in (signal.SIGINT, signal.SIGTERM):  # Also where the shell that started it lets it ignore Ctrl-C.
             signal.signal(number, signal.default_int_handler)
-        try:
+        shown = f"[{address}]" if ":" in address else address
+        with contextlib.closing(server), contextlib.suppress(KeyboardInterrupt):
+            self.app.stdout.write(f"The dashboard is at http://{shown}:{server.effective_port}/ until Ctrl-C.\n")
+            self.app.stdout.flush()
             server.run()
-        finally:
-            server.close()
 
 
 def loopback(listen: str) -> tuple[str, int]:

@@ -151,9 +151,11 @@ def gives_up(zombie: WorkerProcess) -> None:
 
 
 def world(fleet: Fleet) -> dict[str, Any]:
-    """All that a zombie could change: definitions, disks, processes, boots, and every row but those of workers."""
+    """All that a zombie could change: definitions, disks, processes, boots, and every row but those of workers, and of
+    the seals: any worker that is awake seals what is in the log, whose lines are compared."""
     rows = everything(fleet)
-    rows.pop("workers")
+    for table in ("workers", "event_logs", "seals"):
+        rows.pop(table)
     return {
         "rows": rows,
         "hosts": fleet.state()["hosts"],

@@ -84,6 +84,18 @@ def outbox(cloud: Cloud) -> list[Notification]:
         return list(tx.session.scalars(sa.select(Notification).order_by(Notification.seq)))
 
 
+def kill_at(cloud: Cloud, job: Submitted, point: str) -> None:
+    """Kills a worker at a point."""
+    assert cloud.run_in_child(job, point) == KILLED
+    free_the_post(cloud)
+
+
+def free_the_post(cloud: Cloud) -> None:
+    """As if the time had passed for which a dead worker had the post to itself, if it had it just then."""
+    with cloud.database.write() as tx:
+        tx.session.execute(sa.update(Postman).values(lease_until=0.0))
+
+
 def deliver(cloud: Cloud) -> None:
     """One round of a worker's postman, once no other one has the post; what the broker does not take waits on."""
     sender = Sender(cloud.database, cloud.settings.notifications, cloud.clock, "test", 60.0)
@@ -133,7 +145,7 @@ def test_a_listener_hears_resize_confirm_revert_failure_and_reschedule(
         cloud.inventory.add_host("h3", uri, peer_uri=uri, data_uri="tcp://198.51.100.12")
         cloud.inventory.set_host("h1", enabled=False)
         job = cloud.service.resize("web", "big")
-        assert cloud.run_in_child(job, "SelectDestination.SUCCESS.after") == KILLED
+        kill_at(cloud, job, "SelectDestination.SUCCESS.after")
         first = cloud.migration(job).dest_host
         assert first is not None
         cloud.world.set_up(first.name, False)
@@ -154,7 +166,7 @@ def test_a_broker_that_is_away_in_mid_resize_delays_what_is_told_and_nothing_els
     cloud: Cloud, broker: RabbitMQ, listen: Callable[[], Listener]
 ) -> None:
     job = cloud.service.resize("web", "big", host="h2")
-    assert cloud.run_in_child(job, "RetireSource.SUCCESS.after") == KILLED
+    kill_at(cloud, job, "RetireSource.SUCCESS.after")
     broker.stop()
     try:
         run(cloud, job)
@@ -204,15 +216,14 @@ def test_a_worker_killed_between_sending_and_marking_sends_again_under_the_same_
     cloud: Cloud, listen: Callable[[], Listener]
 ) -> None:
     job = cloud.service.resize("web", "big", host="h2")
-    assert cloud.run_in_child(job, "SelectDestination.SUCCESS.after") == KILLED
+    kill_at(cloud, job, "SelectDestination.SUCCESS.after")
     with cloud.database.write() as tx:
         tx.session.execute(sa.update(Notification).values(sent_at=None))
     before = len(outbox(cloud))
     cloud.release()
     assert Child(lambda: killed_between_sending_and_marking(cloud)).wait(60) == KILLED
     assert all(row.sent_at is None for row in outbox(cloud))
-    with cloud.database.write() as tx:
-        tx.session.execute(sa.update(Postman).values(lease_until=0.0))
+    free_the_post(cloud)
     run(cloud, job)
     deliver(cloud)
     with listen() as listener:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from cliff import columns
 
-from resizeflow.commands.base import Command, Lister, Maybe, Moment, ShortId, table
+from resizeflow.commands.base import Command, Lister, Maybe, Moment, table
+from resizeflow.commands.event_row import row_of
 from resizeflow.commands.migration import LogBroken
 from resizeflow.errors import UsageError
 from resizeflow.states import Outcome
@@ -108,7 +109,9 @@ resizeflow audit log --user alice --since 2026-11-01 --until 2026-12-01 -f csv
             lines = search(tx, wanted, parsed_args.limit)
         self._found = len(lines)
         whole = parsed_args.formatter != "table" or parsed_args.columns
-        return table([_row(line) for line in reversed(lines)], (*SHOWN, *REST) if whole else SHOWN)
+        return table(
+            [row_of(line) | {"text": Told(line)} for line in reversed(lines)], (*SHOWN, *REST) if whole else SHOWN
+        )
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         code: int = super().run(parsed_args)
@@ -117,33 +120,6 @@ resizeflow audit log --user alice --since 2026-11-01 --until 2026-12-01 -f csv
             hints = {0: "No line fits.\n", parsed_args.limit: more}
             self.app.stdout.write(hints.get(self._found, ""))
         return code
-
-
-def _row(line: Event) -> dict[str, Any]:
-    return {
-        "time": Moment(line.at),
-        "instance": Maybe(line.instance),
-        "migration": ShortId(line.migration_id),
-        "task": Maybe(line.task),
-        "kind": line.kind,
-        "outcome": Maybe(line.outcome),
-        "text": Told(line),
-        "error": Maybe(line.error),
-        "next_action": Maybe(line.next_action),
-        "transition": Maybe(line.transition),
-        "seconds": Maybe(line.seconds),
-        "host": Maybe(line.host),
-        "project": Maybe(line.project_id),
-        "asked_by": Maybe(line.asked_by),
-        "asked_from": Maybe(line.asked_from),
-        "request_id": Maybe(line.request_id),
-        "worker": Maybe(line.worker),
-        "epoch": line.epoch,
-        "seq": line.seq,
-        "instance_id": Maybe(line.instance_id),
-        "data": line.data,
-        "chain": line.chain,
-    }
 
 
 class AuditVerify(Lister):

@@ -8,7 +8,8 @@ import shutil
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from resizeflow.commands.base import Lister, Maybe, Moment, table
+from resizeflow.commands.base import Lister, table
+from resizeflow.commands.event_row import row_of
 from resizeflow.commands.migration import ID, LogBroken
 
 if TYPE_CHECKING:
@@ -94,33 +95,10 @@ resizeflow migration history 1a2b3c4d -f json
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         self._read(parsed_args.migration)
-        rows = [_row(event) for event in self._events[-max(parsed_args.last, 0) :]]
+        rows = [row_of(event) for event in self._events[-max(parsed_args.last, 0) :]]
         wanted = {name.lower() for name in parsed_args.columns}
         every = parsed_args.formatter != "table" or wanted - set(SHOWN)
         return table(rows, (*SHOWN, *REST) if every else SHOWN)
-
-
-def _row(event: Event) -> dict[str, Any]:
-    return {
-        "seq": event.seq,
-        "time": Moment(event.at),
-        "epoch": event.epoch,
-        "worker": Maybe(event.worker),
-        "task": Maybe(event.task),
-        "kind": event.kind,
-        "text": event.text,
-        "transition": Maybe(event.transition),
-        "seconds": Maybe(event.seconds),
-        "outcome": Maybe(event.outcome),
-        "host": Maybe(event.host),
-        "error": Maybe(event.error),
-        "next_action": Maybe(event.next_action),
-        "asked_by": Maybe(event.asked_by),
-        "asked_from": Maybe(event.asked_from),
-        "request_id": Maybe(event.request_id),
-        "data": event.data,
-        "chain": event.chain,
-    }
 
 
 def _width() -> int:

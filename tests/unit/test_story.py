@@ -218,7 +218,7 @@ def test_a_person_is_needed_and_turns_it_back(cloud: Cloud, job: Submitted, monk
 
 def test_a_crash_that_is_not_gone_on_from(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2", on_crash=OnCrash.ROLLBACK)
-    kill(cloud, job, "TransferDisks.transfer.running")
+    kill(cloud, job, "TransferDisks.create_volume#1.after")
     assert cloud.run(job) is JobState.DONE
     lines = told(cloud, job)
     assert lines[4:] == [

@@ -10,6 +10,7 @@ import json
 import logging
 import threading
 from collections.abc import Mapping
+from http import HTTPStatus
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -29,13 +30,14 @@ LOG = logging.getLogger(__name__)
 PATH = "/os-server-external-events"
 LARGEST = 2**20
 """Bytes of a request."""
+HEARD = 64 * LARGEST
+"""Bytes of a larger one that are read and thrown away, so that whoever sends it gets to hear why it is refused."""
 SLOWEST = 10.0
 """Seconds for which a client is waited for."""
 NOTED = frozenset({"network-changed", "network-vif-plugged", "network-vif-unplugged", "network-vif-deleted"})
 """Events that are answered with 200: a machine's ports are looked at wherever it counts. Others, such as Cinder's
 `volume-extended`, ask for something that resizeflow does not do, and are answered with 422, as Nova answers those that
 it cannot handle (nova/api/openstack/compute/server_external_events.py)."""
-_WORDS = {200: "OK", 207: "Multi-Status", 400: "Bad Request", 404: "Not Found", 503: "Service Unavailable"}
 
 
 class Receiver:
@@ -72,17 +74,20 @@ class Receiver:
     def _answer(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         code, answer = self._received(environ)
         body = json.dumps(answer).encode()
-        start(f"{code} {_WORDS[code]}", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        start(
+            f"{code} {HTTPStatus(code).phrase}",
+            [("Content-Type", "application/json"), ("Content-Length", str(len(body)))],
+        )
         return [body]
 
     def _received(self, environ: WSGIEnvironment) -> tuple[int, dict[str, Any]]:
-        if environ["REQUEST_METHOD"] != "POST" or not environ["PATH_INFO"].endswith(PATH):
-            return 404, _fault(404, f"There is only POST {PATH} here.")
         try:
-            size = int(environ.get("CONTENT_LENGTH") or 0)
-            if size > LARGEST:
-                raise ValueError
-            events = [_read(event) for event in json.loads(environ["wsgi.input"].read(size))["events"]]
+            body = _body(environ)
+            if environ["REQUEST_METHOD"] != "POST" or not environ["PATH_INFO"].endswith(PATH):
+                return 404, _fault(404, f"There is only POST {PATH} here.")
+            events = [_read(event) for event in json.loads(body)["events"]]
+        except TimeoutError:
+            return 408, _fault(408, f"The body did not come within {SLOWEST:.0f} seconds.")
         except (ValueError, KeyError, TypeError, AttributeError):
             return 400, _fault(400, "The body is not a list of events as Nova takes them.")
         try:
@@ -117,6 +122,21 @@ class _Handler(WSGIRequestHandler):
         LOG.debug("Told by %s: %s", self.address_string(), format % args)
 
 
+def _body(environ: WSGIEnvironment) -> bytes:
+    """Read to its end before anything is answered: a connection that is closed with bytes unread takes the answer with
+    it. Raises ValueError for one that is too large or whose length is none, TimeoutError where it does not come."""
+    size = int(environ.get("CONTENT_LENGTH") or 0)
+    if size < 0:
+        raise ValueError
+    if size <= LARGEST:
+        body: bytes = environ["wsgi.input"].read(size)
+        return body
+    left = min(size, HEARD)
+    while left > 0 and (read := environ["wsgi.input"].read(min(left, LARGEST))):
+        left -= len(read)
+    raise ValueError
+
+
 def _read(event: Mapping[str, Any]) -> ServerEvent:
     """Raises ValueError for one that is too long to be kept, KeyError and others for what is no event."""
     words = [event["name"], event["server_uuid"], event.get("tag") or "", event.get("status") or "completed"]
@@ -133,5 +153,5 @@ def _told(event: ServerEvent, code: int) -> dict[str, Any]:
 
 
 def _fault(code: int, message: str) -> dict[str, Any]:
-    name = {400: "badRequest", 404: "itemNotFound"}.get(code, "serviceUnavailable")
+    name = {400: "badRequest", 404: "itemNotFound", 408: "requestTimeout"}.get(code, "serviceUnavailable")
     return {name: {"message": message, "code": code}}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from resizeflow import event_receiver
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.clock import Clock
 from resizeflow.event_receiver import LARGEST, PATH, Receiver
@@ -98,7 +101,36 @@ def test_what_is_no_event_is_refused(cloud: Cloud, receiver: Receiver, body: byt
 def test_neither_long_words_nor_long_bodies_are_kept(cloud: Cloud, receiver: Receiver) -> None:
     assert tell(receiver, {"events": [plugged(cloud, tag="x" * 65)]})[0] == 400
     assert tell(receiver, {"events": [plugged(cloud, tag="x" * LARGEST)]})[0] == 400
+    assert tell(receiver, {"events": [plugged(cloud, tag="x" * 8 * LARGEST)]})[0] == 400
     assert kept(cloud) == []
+
+
+def answer_to(receiver: Receiver, *pieces: bytes) -> bytes:
+    """What is answered to words that are sent with a pause between them."""
+    host, port = receiver.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        for piece in pieces:
+            client.sendall(piece)
+            time.sleep(0.2)
+        return client.makefile("rb").read()
+
+
+@pytest.mark.parametrize("path", [PATH, "/servers"])
+def test_a_request_is_heard_out_before_it_is_answered(receiver: Receiver, path: str) -> None:
+    heads = f"POST {path} HTTP/1.1\r\nContent-Length: {2 * LARGEST}\r\n\r\n".encode()
+    answer = answer_to(receiver, heads, b"x" * LARGEST, b"x" * LARGEST)
+    assert answer.startswith(b"HTTP/1.0 400 Bad Request"), answer
+
+
+def test_a_length_that_is_none_is_refused(receiver: Receiver) -> None:
+    answer = answer_to(receiver, f"POST {PATH} HTTP/1.1\r\nContent-Length: -1\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.0 400 Bad Request"), answer
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_receiver._Handler, "timeout", 0.5)
+    answer = answer_to(receiver, f"POST {PATH} HTTP/1.1\r\nContent-Length: 9\r\n\r\n{{".encode())
+    assert answer.startswith(b"HTTP/1.0 408 Request Timeout"), answer
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", PATH), ("POST", "/servers"), ("POST", "/")])

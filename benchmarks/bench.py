@@ -18,7 +18,7 @@ from lab.guest import Guest
 from lab.lab import Lab
 from lab.system import LabError, run
 from resizeflow import config
-from resizeflow.gate import Connections
+from resizeflow.connections import Connections
 from resizeflow.inventory import Inventory
 from resizeflow.persistence import schema
 from resizeflow.persistence.database import Database

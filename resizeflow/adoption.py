@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from resizeflow import ports, rules, vlans, volumes
+from resizeflow.connections import CinderAway, HostAway, NeutronAway
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Definition, Disk
 from resizeflow.drivers.hypervisor import DomainFacts, PowerState, VolumeFacts
 from resizeflow.drivers.interface import DriverError
 from resizeflow.errors import CinderConnectionFailed, Conflict, NeutronConnectionFailed, NotFound, RuleError
-from resizeflow.gate import CinderAway, HostAway, Looks, NeutronAway
+from resizeflow.looks import Looks
 from resizeflow.persistence import models
 from resizeflow.persistence.hosts import Amount, instance_consumer
 from resizeflow.persistence.models import GIB, Binding, Flavor, Host, Instance, Port, Volume

@@ -18,9 +18,10 @@ import sqlalchemy as sa
 from oslo_db.exception import DBDuplicateEntry
 
 from resizeflow.config import Settings
+from resizeflow.connections import Away
 from resizeflow.decision import CONFIRM, decide
 from resizeflow.errors import ResizeflowError
-from resizeflow.gate import Away, Looks
+from resizeflow.looks import Looks
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.jobs import database_now
 from resizeflow.persistence.models import Event, Instance, Job, Migration

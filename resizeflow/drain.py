@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from resizeflow.connections import HostAway
 from resizeflow.errors import NotFound, RuleError
-from resizeflow.gate import HostAway
 from resizeflow.inventory import Inventory
 from resizeflow.persistence.models import Host, Job, Migration
 from resizeflow.service import Service

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from resizeflow import ports, vlans, volumes
+from resizeflow.connections import HostAway
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Definition
 from resizeflow.drivers.hypervisor import HostFacts, Hypervisor
 from resizeflow.drivers.interface import DriverError, Refused
 from resizeflow.errors import NoValidHost
-from resizeflow.gate import HostAway, Looks
+from resizeflow.looks import Looks
 from resizeflow.persistence.models import Flavor, Host, Instance
 from resizeflow.rules import MIB
 

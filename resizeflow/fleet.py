@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from resizeflow import fitness, scheduler
 from resizeflow.config import Settings
-from resizeflow.gate import Looks
+from resizeflow.looks import Looks
 from resizeflow.persistence.aggregates import Properties
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.hosts import Amount

@@ -13,10 +13,11 @@ from oslo_db.exception import DBDuplicateEntry
 from resizeflow import adoption
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
+from resizeflow.connections import Connections, HostAway
 from resizeflow.drivers.hypervisor import HostFacts, PoolFacts
 from resizeflow.drivers.interface import DriverError
 from resizeflow.errors import Conflict, RuleError, UsageError
-from resizeflow.gate import Connections, HostAway, Looks
+from resizeflow.looks import Looks
 from resizeflow.persistence import recount
 from resizeflow.persistence.changing import change, told
 from resizeflow.persistence.database import Database

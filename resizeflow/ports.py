@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from resizeflow.connections import NeutronAway
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Nic
 from resizeflow.drivers.interface import DriverError
 from resizeflow.drivers.network import LAYER_2_AGENTS, NetworkPort, NetworkService, PortBinding, Unsupported, plug_of
 from resizeflow.errors import InvalidPort
-from resizeflow.gate import Looks, NeutronAway
+from resizeflow.looks import Looks
 
 
 @dataclass(frozen=True)

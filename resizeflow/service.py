@@ -13,6 +13,7 @@ from oslo_db.exception import DBDuplicateEntry
 from resizeflow import plan, ports, rules, volumes
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
+from resizeflow.connections import CinderAway, Connections, HostAway, NeutronAway
 from resizeflow.decision import CONFIRM, REMOVE, REVERT, Way, decidable, decide, give_up, undecidable
 from resizeflow.drivers.hypervisor import DomainFacts, PowerState
 from resizeflow.errors import (
@@ -24,7 +25,7 @@ from resizeflow.errors import (
     OverQuota,
 )
 from resizeflow.fleet import choose
-from resizeflow.gate import CinderAway, Connections, HostAway, Looks, NeutronAway
+from resizeflow.looks import Looks
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.models import Flavor, Host, Instance, Job, Migration
 from resizeflow.persistence.transaction import Transaction

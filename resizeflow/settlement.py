@@ -7,8 +7,9 @@ import uuid
 
 from oslo_db.exception import DBDuplicateEntry
 
+from resizeflow.connections import Away
 from resizeflow.drivers.interface import DriverError
-from resizeflow.gate import Away, Looks
+from resizeflow.looks import Looks
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.models import Host
 from resizeflow.tasks import vlans

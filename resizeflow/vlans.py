@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from resizeflow.connections import HostAway
 from resizeflow.drivers import definition
 from resizeflow.drivers.bridge import BridgeLink
 from resizeflow.drivers.hypervisor import DomainFacts
 from resizeflow.drivers.interface import DriverError, Refused
 from resizeflow.errors import Conflict, RuleError
-from resizeflow.gate import HostAway, Looks
+from resizeflow.looks import Looks
 from resizeflow.persistence.models import Host
 from resizeflow.ports import SeenPort
 

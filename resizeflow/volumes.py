@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from resizeflow.connections import CinderAway
 from resizeflow.drivers import definition
 from resizeflow.drivers.interface import DriverError, Missing
 from resizeflow.drivers.volume import CinderVolume, SecretUse, Unsupported, VolumeService
 from resizeflow.errors import InvalidVolume
-from resizeflow.gate import CinderAway, Looks
+from resizeflow.looks import Looks
 from resizeflow.persistence.models import Host
 
 AVAILABLE, IN_USE, RESERVED = "available", "in-use", "reserved"

@@ -19,10 +19,12 @@ from resizeflow import flows
 from resizeflow.auto_confirm import queue_confirms
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
+from resizeflow.connections import Connections
 from resizeflow.event_receiver import Receiver
-from resizeflow.gate import Connections, Gate, Looks
+from resizeflow.gate import Gate
 from resizeflow.handover import Attention, Handover, LeaseLost, TurnBack
 from resizeflow.lease import Lease
+from resizeflow.looks import Looks
 from resizeflow.observer import Observer, Observers
 from resizeflow.persistence.database import AWAY, Database, away, in_short
 from resizeflow.persistence.flow_store import ENDED, FlowStore

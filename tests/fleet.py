@@ -11,8 +11,9 @@ from lab.guest import DiskSpec, Guest, VolumeSpec, guest_names
 from lab.lab import Lab
 from resizeflow.chaos.cloud import Cloud, normal
 from resizeflow.clock import Clock
+from resizeflow.connections import Connections
 from resizeflow.drivers import definition
-from resizeflow.gate import Connections, Looks
+from resizeflow.looks import Looks
 from resizeflow.persistence import schema
 from resizeflow.persistence.models import Host
 from resizeflow.service import Submitted

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
+from resizeflow.connections import Connections
 from resizeflow.doctor import Breach, Doctor
-from resizeflow.gate import Connections
 from resizeflow.service import Submitted
 from resizeflow.states import JobState
 from resizeflow.worker import Worker

@@ -13,11 +13,12 @@ import sqlalchemy as sa
 from resizeflow import errors
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.config import load
+from resizeflow.connections import Connections
 from resizeflow.drivers.simulator.bindings import BRIDGE
 from resizeflow.drivers.simulator.cinder import CINDER
 from resizeflow.drivers.simulator.neutron import NEUTRON
 from resizeflow.errors import Conflict, NotFound, ResizeflowError, RuleError, UsageError
-from resizeflow.gate import Connections, Looks
+from resizeflow.looks import Looks
 from resizeflow.persistence.models import Base, Flavor, Host, Instance, Job
 from resizeflow.service import Submitted
 from resizeflow.settlement import queue_settlements

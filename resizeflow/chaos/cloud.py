@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from resizeflow import config
 from resizeflow.chaos.child import Child
 from resizeflow.clock import Clock
+from resizeflow.connections import Connections
 from resizeflow.drivers.simulator.bindings import BRIDGE
 from resizeflow.drivers.simulator.cinder import CINDER
 from resizeflow.drivers.simulator.disks import swap_word
@@ -28,7 +29,6 @@ from resizeflow.drivers.simulator.neutron import NEUTRON
 from resizeflow.drivers.simulator.snapshots import GONE
 from resizeflow.drivers.simulator.world import SimulatedWorld
 from resizeflow.drivers.swap import Swap
-from resizeflow.gate import Connections
 from resizeflow.inventory import Inventory
 from resizeflow.persistence import schema
 from resizeflow.persistence.database import Database

@@ -19,8 +19,8 @@ from resizeflow.chaos.cloud import CHILD_SECONDS, Cloud, normal
 from resizeflow.chaos.judge import Evidence, violations
 from resizeflow.chaos.scenarios import SCENARIOS
 from resizeflow.chaos.watched import Trace
+from resizeflow.connections import Connections
 from resizeflow.errors import Conflict
-from resizeflow.gate import Connections
 from resizeflow.persistence.models import Base
 from resizeflow.states import Direction, JobState
 from resizeflow.worker import Worker

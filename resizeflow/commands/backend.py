@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from resizeflow.config import Settings
-    from resizeflow.gate import Connections
+    from resizeflow.connections import Connections
     from resizeflow.inventory import Inventory
     from resizeflow.persistence.database import Database
     from resizeflow.service import Service
@@ -44,7 +44,7 @@ class Backend:
     @cached_property
     def connections(self) -> Connections:
         """The hosts, connected when they are first asked."""
-        from resizeflow.gate import Connections  # noqa: PLC0415 - as above
+        from resizeflow.connections import Connections  # noqa: PLC0415 - as above
 
         return Connections()
 

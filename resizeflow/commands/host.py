@@ -150,7 +150,7 @@ class HostShow(ShowOne):
         parser.add_argument("host", help="its name or UUID")
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-        from resizeflow.gate import HostAway  # noqa: PLC0415 - not needed for help
+        from resizeflow.connections import HostAway  # noqa: PLC0415 - not needed for help
 
         with self.backend.database.read() as tx:
             host = tx.hosts.get(parsed_args.host)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
+from resizeflow.connections import Connections
 from resizeflow.doctor import attachments, leftovers, libvirt_secrets, port_bindings, repairs, restore, snapshot, vlans
 from resizeflow.doctor.accounts import check_allocations, check_quota
 from resizeflow.doctor.agreement import check_bindings, check_flows, check_states
@@ -13,7 +14,7 @@ from resizeflow.doctor.history import check_logs, check_secrets
 from resizeflow.doctor.machines import check_running, check_size
 from resizeflow.doctor.report import OpenDebt, Owed, Report, Suspect
 from resizeflow.doctor.snapshot import Records, World
-from resizeflow.gate import Connections, Looks
+from resizeflow.looks import Looks
 from resizeflow.persistence.database import Database
 
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.orm import selectinload
 
+from resizeflow.connections import Away, HostAway
 from resizeflow.drivers import definition
 from resizeflow.drivers.bridge import BridgeLink
 from resizeflow.drivers.hypervisor import DomainFacts, SecretFacts, VolumeFacts
 from resizeflow.drivers.interface import DriverError
 from resizeflow.drivers.network import NetworkPort, PortBinding
 from resizeflow.drivers.volume import Attachment, CinderVolume
-from resizeflow.gate import Away, HostAway, Looks
+from resizeflow.looks import Looks
 from resizeflow.persistence.models import (
     Allocation,
     Debt,

@@ -1,4 +1,4 @@
-"""Drivers: the edges to the world. Only `resizeflow.gate` may use what `connect` returns."""
+"""Drivers: the edges to the world. Only `resizeflow.looks` and `resizeflow.gate` use what `connect` returns."""
 
 from __future__ import annotations
 

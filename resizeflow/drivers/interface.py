@@ -1,7 +1,7 @@
 """What all drivers have in common: how their methods are marked, what they may raise, and the way to the other end.
 
-`resizeflow.gate` is the only caller. It needs to know of each method whether it may be repeated freely, so an
-unmarked method fails when its interface is imported.
+`resizeflow.looks` and `resizeflow.gate` are the only callers. They need to know of each method whether it may be
+repeated freely, so an unmarked method fails when its interface is imported.
 """
 
 from __future__ import annotations

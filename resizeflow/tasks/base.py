@@ -7,8 +7,8 @@ from typing import Any
 
 from taskflow import task
 
+from resizeflow.connections import Away, HostAway, ServiceAway
 from resizeflow.drivers.interface import DriverError, Missing, Unknown
-from resizeflow.gate import Away, HostAway, ServiceAway
 from resizeflow.handover import Attention, Handover, Waiting
 from resizeflow.persistence.database import AWAY, away
 from resizeflow.persistence.models import Host, Migration

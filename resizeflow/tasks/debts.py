@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resizeflow.gate import Away
+from resizeflow.connections import Away
 from resizeflow.persistence.hosts import debt_consumer
 from resizeflow.persistence.models import Debt, Instance, Migration
 from resizeflow.persistence.transaction import Transaction

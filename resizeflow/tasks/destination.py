@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from resizeflow import ports, volumes
+from resizeflow.connections import HostAway
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Connected, Mark, Placement
 from resizeflow.drivers.hypervisor import PowerState
 from resizeflow.drivers.network import Plug
 from resizeflow.drivers.passwords import with_passwords
 from resizeflow.errors import Conflict
-from resizeflow.gate import HostAway
 from resizeflow.handover import Waiting
 from resizeflow.persistence.models import Migration
 from resizeflow.persistence.transaction import Transaction

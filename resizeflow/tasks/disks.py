@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from resizeflow.connections import HostAway
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Mark, Placement
 from resizeflow.drivers.hypervisor import Hypervisor, PowerState
 from resizeflow.drivers.interface import DriverError
-from resizeflow.gate import HostAway
 from resizeflow.persistence.models import Host, Migration, MovedDisk
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import TaskState

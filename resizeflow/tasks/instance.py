@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resizeflow.gate import HostAway
+from resizeflow.connections import HostAway
 from resizeflow.persistence.hosts import instance_consumer, migration_consumer
 from resizeflow.persistence.models import Disk, Host, Migration
 from resizeflow.persistence.transaction import Transaction

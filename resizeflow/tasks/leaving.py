@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from resizeflow.connections import HostAway
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Mark
 from resizeflow.drivers.passwords import with_passwords
-from resizeflow.gate import HostAway
 from resizeflow.persistence.models import Migration
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.tasks import bindings, machine, secrets

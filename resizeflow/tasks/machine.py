@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from resizeflow.connections import HostAway
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Mark
 from resizeflow.drivers.hypervisor import DomainFacts, PowerState
 from resizeflow.drivers.interface import DriverError
 from resizeflow.errors import Conflict
-from resizeflow.gate import HostAway
 from resizeflow.persistence.models import Host, Migration
 from resizeflow.tasks import vlans
 from resizeflow.tasks.base import MoveTask, StorageAway

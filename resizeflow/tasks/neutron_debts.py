@@ -6,8 +6,8 @@ finds it again.
 
 from __future__ import annotations
 
+from resizeflow.connections import Away
 from resizeflow.drivers.interface import DriverError
-from resizeflow.gate import Away
 from resizeflow.persistence.models import Debt, Instance, Migration, MovedPort
 from resizeflow.tasks.base import MoveTask
 from resizeflow.tasks.bindings import Bindings

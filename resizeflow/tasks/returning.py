@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from resizeflow import ports, rules, volumes
+from resizeflow.connections import HostAway
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Connected
 from resizeflow.drivers.hypervisor import DomainFacts
 from resizeflow.drivers.passwords import with_passwords
 from resizeflow.errors import Conflict
-from resizeflow.gate import HostAway
 from resizeflow.handover import Waiting
 from resizeflow.persistence.models import Migration, MovedVolume
 from resizeflow.persistence.transaction import Transaction

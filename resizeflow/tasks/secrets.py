@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from resizeflow.connections import HostAway
 from resizeflow.drivers import definition
 from resizeflow.drivers.definition import Connected
 from resizeflow.drivers.hypervisor import DomainFacts, Hypervisor, SecretSpec
 from resizeflow.drivers.interface import DriverError, Missing, Refused
 from resizeflow.drivers.secret import Secret
 from resizeflow.drivers.volume import SecretUse, VolumeConnection
-from resizeflow.gate import HostAway
 from resizeflow.persistence.models import Host, Migration
 from resizeflow.states import TERMINAL
 from resizeflow.tasks.base import MoveTask

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from resizeflow.connections import HostAway
 from resizeflow.drivers import definition
 from resizeflow.errors import Conflict
-from resizeflow.gate import HostAway
 from resizeflow.handover import Waiting
 from resizeflow.persistence.models import Migration
 from resizeflow.persistence.transaction import Transaction

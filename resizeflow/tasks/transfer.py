@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 
+from resizeflow.connections import HostAway
 from resizeflow.drivers.hypervisor import VolumeFacts, VolumeSpec
 from resizeflow.drivers.swap import PAGE, Swap
-from resizeflow.gate import HostAway
 from resizeflow.persistence.models import Host, Migration, MovedDisk
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import MigrationStatus

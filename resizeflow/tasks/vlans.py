@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from resizeflow import vlans as looks
+from resizeflow.connections import HostAway
 from resizeflow.drivers import definition
 from resizeflow.drivers.bridge import BridgeHost, BridgeLink, Member
 from resizeflow.drivers.hypervisor import DomainFacts
 from resizeflow.drivers.interface import Refused
-from resizeflow.gate import HostAway
 from resizeflow.persistence.models import Binding, Host, Migration, Port
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.ports import SeenPort

@@ -6,7 +6,7 @@ that keeps a way back until the confirm, and in a revert the *onward* one that k
 
 from __future__ import annotations
 
-from resizeflow.gate import HostAway
+from resizeflow.connections import HostAway
 from resizeflow.persistence.models import Host, Migration, MovedVolume
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.tasks import machine, secrets

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 import taskflow.version
 
 from resizeflow.chaos.cloud import Cloud, FastClock
+from resizeflow.connections import Connections
 from resizeflow.drivers.simulator import SimulatedConnection
-from resizeflow.gate import Connections
 from resizeflow.persistence.models import AtomDetail, FlowDetail
 from resizeflow.service import Submitted
 from resizeflow.states import JobState

@@ -14,8 +14,8 @@ from lab.host import Host
 from lab.lab import Lab
 from lab.serial import Report
 from lab.system import LabError
+from resizeflow.connections import Connections
 from resizeflow.doctor import Doctor
-from resizeflow.gate import Connections
 from resizeflow.service import Submitted
 from resizeflow.states import MigrationStatus
 from tests.fleet import Fleet

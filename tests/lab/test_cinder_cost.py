@@ -13,9 +13,9 @@ from dataclasses import astuple, dataclass
 import pytest
 import sqlalchemy as sa
 
+from resizeflow.connections import Connections
 from resizeflow.drivers.interface import Effect
 from resizeflow.drivers.volume import EFFECTS
-from resizeflow.gate import Connections
 from resizeflow.states import JobState
 from resizeflow.worker import Worker
 from tests.lab.cinder_cloud import CinderStage

@@ -16,8 +16,8 @@ import pytest
 from lab.guest import DiskSpec
 from lab.lab import Lab
 from resizeflow.chaos.child import KILLED
+from resizeflow.connections import Connections
 from resizeflow.doctor import Doctor
-from resizeflow.gate import Connections
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
 from tests.fleet import Fleet

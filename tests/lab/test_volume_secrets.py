@@ -15,7 +15,7 @@ from contextlib import closing
 
 import pytest
 
-from resizeflow.gate import Connections
+from resizeflow.connections import Connections
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
 from resizeflow.worker import Worker

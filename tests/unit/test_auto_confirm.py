@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from resizeflow import auto_confirm
 from resizeflow.auto_confirm import queue_confirms
 from resizeflow.chaos.cloud import Cloud, FastClock
+from resizeflow.connections import Connections
 from resizeflow.doctor import Doctor
-from resizeflow.gate import Connections, Looks
+from resizeflow.looks import Looks
 from resizeflow.persistence.models import Event, Instance, Job, Migration
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus, TaskState, VmState

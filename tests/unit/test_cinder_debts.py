@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.drivers.simulator.cinder import CINDER
-from resizeflow.gate import Looks
+from resizeflow.looks import Looks
 from resizeflow.persistence.models import Volume
 from resizeflow.service import Submitted
 from resizeflow.settlement import queue_settlements

@@ -9,9 +9,10 @@ import sqlalchemy as sa
 
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud, FastClock
+from resizeflow.connections import Connections
 from resizeflow.drivers.simulator.cinder import CINDER
 from resizeflow.errors import Conflict
-from resizeflow.gate import Connections, Looks
+from resizeflow.looks import Looks
 from resizeflow.persistence.hosts import debt_consumer
 from resizeflow.persistence.models import Debt
 from resizeflow.service import Submitted

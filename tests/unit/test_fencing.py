@@ -13,11 +13,12 @@ import sqlalchemy as sa
 
 from resizeflow.chaos.cloud import Cloud, FastClock
 from resizeflow.chaos.laboratory import Laboratory
+from resizeflow.connections import Connections
 from resizeflow.drivers.interface import Connection, Fence, Watch
 from resizeflow.drivers.simulator import SimulatedConnection
 from resizeflow.drivers.simulator.effects import Cause
 from resizeflow.errors import Conflict
-from resizeflow.gate import Connections, Gate
+from resizeflow.gate import Gate
 from resizeflow.handover import Handover, LeaseLost, Stopping, TurnBack
 from resizeflow.lease import Lease
 from resizeflow.persistence.flow_store import FlowStore

@@ -9,7 +9,7 @@ import pytest
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import VOLUMES, Cloud
 from resizeflow.drivers import definition
-from resizeflow.gate import Looks
+from resizeflow.looks import Looks
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
 from tests.planted import by_hand, xml_of

@@ -9,10 +9,11 @@ import pytest
 import sqlalchemy as sa
 
 from resizeflow.chaos.cloud import Cloud, FastClock
+from resizeflow.connections import Connections
 from resizeflow.errors import Conflict, NoValidHost, OverQuota
-from resizeflow.gate import Connections, Looks
 from resizeflow.handover import Handover
 from resizeflow.lease import Lease
+from resizeflow.looks import Looks
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.hosts import Amount
 from resizeflow.persistence.models import Host

@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from resizeflow.chaos.cloud import Cloud, FastClock
+from resizeflow.connections import Connections
 from resizeflow.errors import OverQuota
-from resizeflow.gate import Connections
 from resizeflow.inventory import Inventory
 from resizeflow.persistence import recount
 from resizeflow.persistence.database import Database

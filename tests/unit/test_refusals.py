@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from resizeflow import errors
 from resizeflow.chaos.cloud import Cloud
+from resizeflow.connections import Connections
 from resizeflow.drivers.interface import Connection
 from resizeflow.errors import Conflict, NotFound, ResizeflowError, RuleError, UsageError
-from resizeflow.gate import Connections
 from resizeflow.service import Service
 from tests.console import Console, everything
 from tests.refused import BLOCK, OTHERS, REQUESTS, Refusal, by_hand, locked, over_quota

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
+from resizeflow.connections import Connections
 from resizeflow.drivers.simulator import exports
-from resizeflow.gate import Connections
 from resizeflow.persistence.models import Migration, Notification, ServerEvent
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus

@@ -14,9 +14,10 @@ from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud, FastClock
 from resizeflow.chaos.scenarios import SCENARIOS
 from resizeflow.config import Notifications
+from resizeflow.connections import Connections
 from resizeflow.doctor import Doctor
-from resizeflow.gate import Connections, Looks
 from resizeflow.handover import Attention
+from resizeflow.looks import Looks
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.models import FLEET, Base, Event, Migration, QuotaUsage
 from resizeflow.service import Submitted

@@ -8,10 +8,11 @@ import pytest
 
 from resizeflow.auto_confirm import queue_confirms
 from resizeflow.chaos.cloud import Cloud
+from resizeflow.connections import Connections
 from resizeflow.doctor import Doctor
 from resizeflow.drivers.simulator.cinder import CINDER
 from resizeflow.errors import NoValidHost
-from resizeflow.gate import Connections, Looks
+from resizeflow.looks import Looks
 from resizeflow.persistence.hosts import instance_consumer
 from resizeflow.service import Submitted
 from resizeflow.states import JobState

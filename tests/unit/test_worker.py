@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from resizeflow import flows
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud, FastClock
+from resizeflow.connections import Connections, HostAway
 from resizeflow.drivers.simulator.effects import Cause
-from resizeflow.gate import Connections, HostAway, Looks
+from resizeflow.looks import Looks
 from resizeflow.persistence.job_board import POLL
 from resizeflow.persistence.models import AtomDetail, Event, Job
 from resizeflow.service import Submitted

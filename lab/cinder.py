@@ -33,7 +33,7 @@ TYPES: dict[str, dict[str, str]] = {
 }
 BACKENDS = ("rbd", "iscsi", "nfs")
 START_SECONDS = 120.0
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 
 CONF = """\
 [DEFAULT]

@@ -65,7 +65,7 @@ class Daemon:
         if (pid := self.pid()) is None:
             return
         send_signal(pid, signal.SIGKILL)
-        if not wait_until(lambda: not alive(pid), timeout=10):
+        if not wait_until(lambda: not alive(pid), timeout=60):
             raise LabError(f"{self.name} of lab '{self.paths.name}' (process {pid}) does not die")
 
     def freeze(self) -> None:

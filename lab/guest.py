@@ -118,7 +118,7 @@ class Guest:
         """Pull its plug."""
         host.virsh("destroy", self.name)
 
-    def shutdown(self, host: "Host", timeout: float = 15) -> None:
+    def shutdown(self, host: "Host", timeout: float = 60) -> None:
         """Ask it to power off, by ACPI, and wait until it has."""
         host.virsh("shutdown", self.name, "--mode", "acpi")
         if not wait_until(lambda: self.state(host) == "shut off", timeout, interval=0.2):
@@ -155,7 +155,7 @@ class Guest:
         found = [session for host in self.lab.hosts for session in sessions_in(host.serial_log(self.name))]
         return sorted(found, key=lambda session: session.report["time"])
 
-    def wait_report(self, boots: int = 1, timeout: float = 60) -> Report:
+    def wait_report(self, boots: int = 1, timeout: float = 120) -> Report:
         """Wait for the report of boot number `boots` or a later one, and return the newest report."""
         deadline = time.monotonic() + timeout
         while True:

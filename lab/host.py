@@ -168,7 +168,7 @@ class Host:
         """SIGKILL the daemon; its machines run on."""
         if (pid := self.libvirtd_pid()) is not None:
             send_signal(pid, signal.SIGKILL)
-            if not wait_until(lambda: not alive(pid), timeout=10):
+            if not wait_until(lambda: not alive(pid), timeout=60):
                 raise LabError(f"libvirtd of {self.name} (process {pid}) does not die")
 
     def hang_libvirtd(self) -> None:

@@ -57,7 +57,7 @@ def sweep_builds() -> None:
             shutil.rmtree(directory, ignore_errors=True)
             return not directory.exists()
 
-        if not wait_until(removed, timeout=10):
+        if not wait_until(removed, timeout=60):
             raise LabError(f"cannot remove {left}, which a killed build left behind")
 
 

@@ -44,7 +44,7 @@ class Targets(Daemon):
         admin.write_text(f'#!/bin/sh\nexec /usr/sbin/tgt-admin --conf {shlex.quote(str(conf))} "$@"\n')
         admin.chmod(0o755)
         super().start()
-        if not wait_until(self._answers, timeout=20):
+        if not wait_until(self._answers, timeout=90):
             raise LabError(f"tgtd of lab '{self.paths.name}' does not answer: {self.last_words()}")
         self._command(str(admin), "--execute")
 

@@ -80,7 +80,7 @@ class Exports(Daemon):
         if self.pid() is None:
             self._end_rpcbind()
         super().start()
-        if not wait_until(self._answers, timeout=30):
+        if not wait_until(self._answers, timeout=90):
             raise LabError(f"the NFS server of lab '{self.paths.name}' does not answer: {self.last_words()}")
 
     def stop(self, timeout: float = 0) -> None:  # noqa: ARG002 - as every daemon
@@ -95,7 +95,7 @@ class Exports(Daemon):
         """It makes a daemon of itself, and belongs to the Ganesha that is gone."""
         for pid in processes_named(lab_processes(self.paths, SWITCH), "rpcbind"):
             send_signal(pid, signal.SIGKILL)
-            if not wait_until(lambda pid=pid: not alive(pid), timeout=10):  # type: ignore[misc]
+            if not wait_until(lambda pid=pid: not alive(pid), timeout=60):  # type: ignore[misc]
                 raise LabError(f"rpcbind of lab '{self.paths.name}' (process {pid}) does not die")
 
     def _answers(self) -> bool:

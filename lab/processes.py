@@ -49,7 +49,7 @@ def kill_lab_processes(paths: LabPaths, host: str | None = None) -> list[int]:
             send_signal(pid, signal.SIGKILL)
         return not left
 
-    return [] if wait_until(none_left, timeout=15) else lab_processes(paths, host)
+    return [] if wait_until(none_left, timeout=60) else lab_processes(paths, host)
 
 
 def processes_named(pids: list[int], prefix: str) -> list[int]:

@@ -33,7 +33,7 @@ def same_machine(before: Report, after: Report) -> None:
 
 def is_resized(fleet: Fleet, job: Submitted, before: Report, *, host: str, root_gb: int = 2) -> None:
     """The guest runs once, on `host`, with its new size and its old data; the record agrees."""
-    report = fleet.guest.wait_report(boots=before["boots"] + 1, timeout=90)
+    report = fleet.guest.wait_report(boots=before["boots"] + 1)
     same_machine(before, report)
     assert (report["vcpus"], report["memory_mb"]) == (2, 384)
     assert (report["disks"]["vda"], report["disks"]["vdb"]) == (root_gb * GIB, GIB)

@@ -92,13 +92,19 @@ def fleet(make_fleet: FleetMaker) -> Fleet:
 
 
 @pytest.fixture(scope="session")
-def storage(lab_name: str) -> Iterator[Volumes]:
-    """A real Cinder on Ceph, iSCSI and NFS, without hosts."""
-    lab = Lab(f"{lab_name}-cinder")
+def volumes_lab(lab_name: str) -> Iterator[Lab]:
+    """Two real hosts, and storage behind a real Cinder."""
+    lab = Lab(f"{lab_name}-volumes")
     lab.down()
-    lab.volumes.up()
-    yield lab.volumes
+    lab.up(hosts=2, volumes=True)
+    yield lab
     lab.down()
+
+
+@pytest.fixture(scope="session")
+def storage(volumes_lab: Lab) -> Volumes:
+    """That Cinder, with Ceph, iSCSI and NFS behind it."""
+    return volumes_lab.volumes
 
 
 @pytest.fixture

@@ -143,6 +143,7 @@ class Failing:
             cloud.expire(job)
             cloud.release()
             successor = Child(lambda: cloud.run(job))
+            assert wait_until(lambda: has_unread(server), timeout=30, interval=0.02), "the next worker asks nothing"
             time.sleep(LOOK_SECONDS + 1)
         go_on(successor)
         (stage.check_turned_back if back else stage.check_done)()
@@ -154,6 +155,7 @@ class Failing:
         worker = paused_at(cloud, job, f"{call}.checked")
         with away(server, "hung"):
             worker.wake(0)
+            assert wait_until(lambda: has_unread(server), timeout=30, interval=0.02), "nothing was sent"
             time.sleep(LOOK_SECONDS + 1)
         go_on(worker)
         assert f"{_method(call)} on {self.name.lower()}: no answer, looking again" in cloud.story(job)

@@ -19,7 +19,7 @@ from tests.lab.stage import Stage
 MACHINE = "vm"
 """The machine with ports; the cloud's other one, `web`, has none and is left alone."""
 BRIDGE = "br-int"
-PLUG_SECONDS = 10.0
+PLUG_SECONDS = 60.0
 """An agent needs less."""
 PROFILE = {"trusted": "true"}
 """What somebody has written into the bindings: it goes with the port."""

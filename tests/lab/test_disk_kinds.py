@@ -48,7 +48,7 @@ def make(lab: Lab, tmp_path: Path) -> Iterator[Maker]:
             drive = ("--type", "cdrom", "--targetbus", "sata", "--mode", "readonly", "--config")
             host.virsh("attach-disk", "web", str(image), "sda", *drive)
         fleet.guest.start(host)
-        fleet.guest.wait_report(boots=1, timeout=90)
+        fleet.guest.wait_report(boots=1)
         fleet.uuid = fleet.guest.uuid
         fleet.inventory.adopt("h1", "web", swap="vdb" if swap_mb[0] else None)
         fleet.inventory.create_flavor("big", vcpus=2, memory_mb=384, root_gb=2, swap_mb=swap_mb[1])
@@ -82,7 +82,7 @@ def done(fleet: Fleet, job: Submitted) -> Submitted:
 
 def has_swap(fleet: Fleet, host: str, boots: int, megabytes: int) -> None:
     """The guest's kernel uses so much; the host's blkid finds the signature in the file."""
-    report = fleet.guest.wait_report(boots=boots, timeout=90)
+    report = fleet.guest.wait_report(boots=boots)
     assert report["host"] == host and report["checksum_ok"], report
     assert report["disks"].get("vdb", 0) == megabytes * MIB
     assert report["swap"] == ({"vdb": megabytes * MIB - PAGE} if megabytes else {})

@@ -36,7 +36,7 @@ def resized(fleet: Fleet) -> None:
     """The machine is resized on h2, to be decided on."""
     job = fleet.service.resize("web", "big", host="h2")
     assert fleet.run(job) is JobState.DONE, fleet.story(job)
-    fleet.guest.wait_report(boots=2, timeout=90)
+    fleet.guest.wait_report(boots=2)
 
 
 @pytest.mark.parametrize("task", some("resize_v1"))

@@ -55,7 +55,7 @@ def test_it_ends_with_its_owner() -> None:
         folder = Path(owner.stdout.readline().strip())
         (server,) = writing_to(folder / "output")
         owner.kill()
-    assert wait_until(lambda: not alive(server) and not folder.exists(), timeout=10)
+    assert wait_until(lambda: not alive(server) and not folder.exists(), timeout=60)
 
 
 def writing_to(file: Path) -> list[int]:
@@ -86,7 +86,7 @@ def test_it_tells_a_worker_what_it_tells_nova(cloud: Cloud, receiver: Receiver) 
         neutron.add_agents("h1", "h2")
         port = neutron.create_port(neutron.create_network(), cloud.uuid, "h1")
         neutron.plug(port, "h1")
-        assert wait_until(lambda: ("network-vif-plugged", port, "completed") in told(cloud), timeout=10)
+        assert wait_until(lambda: ("network-vif-plugged", port, "completed") in told(cloud), timeout=60)
 
 
 def told(cloud: Cloud) -> list[tuple[str, str, str]]:

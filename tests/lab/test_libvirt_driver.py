@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,12 +48,20 @@ def test_looking_at_all_domains_is_cheap_and_tells_what_looking_at_one_does(one:
     for identity in identities:
         one("define", definition(identity))
     one("set_autostart", identities[0], True)
-    began = time.monotonic()
     found = one("domains")
-    took = time.monotonic() - began
     assert sorted(facts.uuid for facts in found) == identities
-    assert took < 0.5
+    assert least(lambda: one("domains")) < least(lambda: [one.domain(identity) for identity in identities]) / 2
     assert [facts for facts in found if facts.autostart] == [one.domain(identities[0])]
+
+
+def least(act: Callable[[], object]) -> float:
+    """Seconds that something takes, by the quickest of a few times."""
+    taken = []
+    for _ in range(3):
+        began = time.monotonic()
+        act()
+        taken.append(time.monotonic() - began)
+    return min(taken)
 
 
 def test_secrets_are_in_one_answer_only(one: Driven) -> None:
@@ -297,7 +306,7 @@ def test_an_overlay_is_merged_into_the_file_below_it_and_no_deeper(one: Driven, 
         assert isinstance(merge, MergeFacts)
         return merge.ready
 
-    assert wait_until(ready, 20)
+    assert wait_until(ready, 60)
     one("pivot_merge", identity, "vda")
     assert one("merge", identity, "vda") is None
     facts = one.domain(identity)

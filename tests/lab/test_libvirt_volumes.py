@@ -28,13 +28,9 @@ NETWORK_DISK = (
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """One host, and storage."""
-    made = Lab("rf-disks")
-    made.down()
-    made.up(hosts=1, volumes=True)
-    yield made
-    made.down()
+def lab(volumes_lab: Lab) -> Lab:
+    """A host, and storage."""
+    return volumes_lab
 
 
 @pytest.fixture
@@ -101,7 +97,7 @@ def test_a_connected_volume_starts_and_a_retired_one_says_why_it_does_not(
     began = time.monotonic()
     with pytest.raises(Refused, match=f"RETIRED-{MIGRATION}-"):
         one("start_paused", identity)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     one("define", restored(inactive(one, identity)))
     assert difference(before, inactive(one, identity)) is None
     one("start_paused", identity)
@@ -138,6 +134,6 @@ def test_a_start_that_hangs_at_its_storage_holds_up_nobody_and_can_be_ended(
         one("start_paused", other)
         one("destroy", hanging)
         assert one.state(hanging) is PowerState.SHUTOFF
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 25, "a look or an act has 30"
     finally:
         lab.volumes.ceph.thaw()

@@ -20,13 +20,13 @@ def test_a_guest_s_own_time_to_shut_down(fleet: Fleet) -> None:
     assert fleet.run(resize) is JobState.DONE, fleet.story(resize)
     assert HARD in fleet.story(resize)
     assert CLEANLY not in fleet.story(resize)
-    fleet.guest.wait_report(boots=2, timeout=90)
+    fleet.guest.wait_report(boots=2)
     # Its own time holds on the destination as well.
     fleet.inventory.set_instance("web", shutdown_timeout=90.0)
     revert = fleet.service.revert("web")
     assert fleet.run(revert) is JobState.DONE, fleet.story(revert)
     assert fleet.story(revert).count(CLEANLY) == 1
-    checks.same_machine(before, fleet.guest.wait_report(boots=2, timeout=90))
+    checks.same_machine(before, fleet.guest.wait_report(boots=2))
     assert checks.runs_only_on(fleet.guest, "h1")
 
 
@@ -34,7 +34,7 @@ def test_a_resized_machine_is_removed(fleet: Fleet) -> None:
     fleet.guest.wait_report()
     resize = fleet.service.resize("web", "big", host="h2")
     assert fleet.run(resize) is JobState.DONE, fleet.story(resize)
-    report = fleet.guest.wait_report(boots=2, timeout=90)
+    report = fleet.guest.wait_report(boots=2)
     job = fleet.service.remove("web")
     assert job is not None
     assert fleet.run(job) is JobState.DONE, fleet.story(job)

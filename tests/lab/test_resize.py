@@ -43,7 +43,7 @@ def test_reverted_is_as_before(fleet: Fleet) -> None:
     before, state = fleet.guest.wait_report(), fleet.state()
     job = fleet.service.resize("web", "big", host="h2")
     assert fleet.run(job) is JobState.DONE, fleet.story(job)
-    fleet.guest.wait_report(boots=2, timeout=90)
+    fleet.guest.wait_report(boots=2)
     revert = fleet.service.revert("web")
     assert fleet.run(revert) is JobState.DONE, fleet.story(revert)
     assert fleet.migration(job).status is MigrationStatus.REVERTED
@@ -59,7 +59,7 @@ def test_same_host_overlay_is_merged_by_the_confirm(make_fleet: FleetMaker, runn
     job = fleet.service.resize("web", "big", host="h1")
     assert fleet.run(job) is JobState.DONE, fleet.story(job)
     if running:
-        fleet.guest.wait_report(boots=2, timeout=90)
+        fleet.guest.wait_report(boots=2)
     confirm = fleet.service.confirm("web")
     assert fleet.run(confirm) is JobState.DONE, fleet.story(confirm)
     assert sorted(path.name for path in host.pool_path.iterdir()) == disks
@@ -68,7 +68,7 @@ def test_same_host_overlay_is_merged_by_the_confirm(make_fleet: FleetMaker, runn
         fleet.guest.shutdown(host)
     assert fleet.guest.state(host) == "shut off"
     fleet.guest.start(host)
-    report = fleet.guest.wait_report(boots=3 if running else 2, timeout=90)
+    report = fleet.guest.wait_report(boots=3 if running else 2)
     checks.same_machine(before, report)
     assert (report["vcpus"], report["disks"]["vda"]) == (2, 2 * checks.GIB)
 
@@ -77,7 +77,7 @@ def test_same_host_reverted_is_as_before(fleet: Fleet) -> None:
     before, state = fleet.guest.wait_report(), fleet.state()
     job = fleet.service.resize("web", "big", host="h1")
     assert fleet.run(job) is JobState.DONE, fleet.story(job)
-    fleet.guest.wait_report(boots=2, timeout=90)
+    fleet.guest.wait_report(boots=2)
     revert = fleet.service.revert("web")
     assert fleet.run(revert) is JobState.DONE, fleet.story(revert)
     checks.is_as_before(fleet, revert, state, before)
@@ -93,14 +93,14 @@ def test_stopped_machine_stays_stopped(make_fleet: FleetMaker) -> None:
     with fleet.database.read() as tx:
         assert tx.instances.get("web").vm_state is VmState.STOPPED
     fleet.guest.start(fleet.lab.host("h2"))
-    checks.same_machine(before, fleet.guest.wait_report(boots=2, timeout=90))
+    checks.same_machine(before, fleet.guest.wait_report(boots=2))
 
 
 def test_cold_migration_keeps_the_flavor(fleet: Fleet) -> None:
     before = fleet.guest.wait_report()
     job = fleet.service.migrate("web")
     assert fleet.run(job) is JobState.DONE, fleet.story(job)
-    report = fleet.guest.wait_report(boots=2, timeout=90)
+    report = fleet.guest.wait_report(boots=2)
     checks.same_machine(before, report)
     for key in ("vcpus", "memory_mb", "disks"):
         assert report[key] == before[key]
@@ -150,7 +150,7 @@ def test_finished_resize_whose_destination_died_is_reverted_once_it_is_fenced(fl
     before, state = fleet.guest.wait_report(), fleet.state()
     job = fleet.service.resize("web", "big", host="h2")
     assert fleet.run(job) is JobState.DONE, fleet.story(job)
-    fleet.guest.wait_report(boots=2, timeout=90)
+    fleet.guest.wait_report(boots=2)
     fleet.lab.host("h2").die()
     refused = fleet.service.revert("web")
     assert fleet.run(refused) is JobState.DONE, fleet.story(refused)
@@ -177,7 +177,7 @@ def test_killed_in_mid_transfer_the_successor_takes_it_over(make_fleet: FleetMak
     fleet = make_fleet(transfer=transfer, **SLOW)
     before = fleet.guest.wait_report()
     job = fleet.service.resize("web", "big", host="h2")
-    point = "TransferDisks.commit.progress#3.after" if transfer == "direct" else "TransferDisks.commit.segments#1.after"
+    point = "TransferDisks.commit.progress#2.after" if transfer == "direct" else "TransferDisks.commit.segments#1.after"
     assert fleet.run_in_child(job, point) == KILLED
     assert fleet.run(job) is JobState.DONE, fleet.story(job)
     story = fleet.story(job)

@@ -151,7 +151,7 @@ class Mover:
         assert self.guest.ping(timeout=30)
         # Off and on once more: what it acknowledged last is asked for as well.
         before, host = len(self.guest.reports()), self.fleet.lab.host(row.host.name)
-        self.guest.shutdown(host, timeout=60)
+        self.guest.shutdown(host)
         self.guest.start(host)
         assert wait_until(lambda: len(self.guest.reports()) > before, BOOT_WITHIN)
         sessions = self.guest.sessions()

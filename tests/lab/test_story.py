@@ -6,9 +6,12 @@ With RESIZEFLOW_SCREENSHOTS=FOLDER the pages are photographed, for docs/report.m
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
@@ -40,7 +43,8 @@ SETTINGS = {
     "bandwidth": "25",
 }
 """Two disks of 1 GiB are copied in about 40 seconds."""
-SLACK = 3.0
+SLACK = 15.0
+"""Seconds more until somebody takes over, on a machine that has much to do."""
 TASKS_DONE = [task.__name__ for task in TASKS["resize_v1"]]
 BEFORE_THE_SECOND_KILL = TASKS_DONE[: TASKS_DONE.index("DefineDestination") + 1]
 
@@ -90,16 +94,17 @@ def test_two_kills_a_retry_and_a_rollback(make_fleet: FleetMaker, make_worker: W
     source.hang_libvirtd()
     try:
         first.go_on()
-        assert wait_until(lambda: waits_or_ended(fleet, job), timeout=60), fleet.story(job)
+        assert wait_until(lambda: waits_or_ended(fleet, job), timeout=120), fleet.story(job)
     finally:
         source.unhang_libvirtd()
-    assert wait_until(lambda: share(fleet, job) >= 0.3, timeout=120, interval=0.1), fleet.story(job)
+    assert wait_until(lambda: share(fleet, job) >= 0.1, timeout=120, interval=0.1), fleet.story(job)
 
     second = make_worker(fleet, arm="DefineDestination.define#1.before=stop")
     kills = [kill(fleet, job, first, "TransferDisks")]
-    with chromium() as browser, served(console) as address:
+    with chromium() as browser, served(console) as address, watched(browser) as seen:
+        seen.page.goto(address)  # the first page takes a browser longest
         assert wait_until(lambda: fleet.job(job).epoch > 2 and share(fleet, job) > kills[0].share, timeout=60)
-        check_dashboard(browser, address, second)
+        check_dashboard(seen, address, second)
     second.wait_stopped()
     kills.append(kill(fleet, job, second, "DefineDestination"))
     fleet.service.rollback(job.migration_id)
@@ -173,23 +178,26 @@ def check_story(text: str, kills: list[Kill], told: Timeline) -> None:
         position = found.end()
 
 
-def check_dashboard(browser: Browser, address: str, worker: WorkerProcess) -> None:
+@contextmanager
+def watched(browser: Browser, **options: Any) -> Iterator[Watched]:
+    with browser.new_context(viewport={"width": 1200, "height": 1000}, **options) as context:
+        yield Watched(context)
+
+
+def check_dashboard(seen: Watched, address: str, worker: WorkerProcess) -> None:
     """In the middle of the transfer, in the hands of the second worker."""
-    with browser.new_context(viewport={"width": 1200, "height": 1000}) as context:
-        seen = Watched(context)
-        seen.page.goto(address)
-        (row,) = seen.rows("in-flight")
-        assert (row[0], row[3]) == ("web", "TransferDisks 9 of 16")
-        assert row[4].endswith(" left"), row
-        assert pid_of(row[5].split()[0]) == worker.pid
-        seen.photograph("dashboard")
-        seen.check_quiet(address)
+    seen.page.goto(address)
+    (row,) = seen.rows("in-flight")
+    assert (row[0], row[3]) == ("web", "TransferDisks 9 of 16")
+    assert row[4].endswith(" left"), row
+    assert pid_of(row[5].split()[0]) == worker.pid
+    seen.photograph("dashboard")
+    seen.check_quiet(address)
 
 
 def check_report(browser: Browser, file: Path, told: Timeline, kills: list[Kill], lines: int) -> None:
     """The page of it all, as it is read in a browser."""
-    with browser.new_context(viewport={"width": 1200, "height": 900}, offline=True) as context:
-        seen = Watched(context)
+    with watched(browser, offline=True) as seen:
         seen.page.goto(file.as_uri())
         assert seen.page.locator("#outcome").inner_text().startswith("rolled back")
         assert seen.page.locator("#crashes").inner_text() == "2"

@@ -98,7 +98,7 @@ def test_peers_of_a_machine_that_is_resized(fleet: Fleet, ping: Pinging, capsys:
     job = fleet.service.resize("web", "big", host="h2")
     began = time.time()
     done(fleet, job)
-    fleet.guest.wait_report(boots=2, timeout=120)
+    fleet.guest.wait_report(boots=2)
     alice.wait(30)
     last, first = alice.longest_silence()
     assert last > began
@@ -131,7 +131,7 @@ def test_a_machine_announces_itself_in_its_vlan(fleet: Fleet, ping: Pinging, tmp
         heard[name] = Announcements(peer, fleet.guest.mac, tmp_path / f"{name}.frames")
     job = fleet.service.resize("web", "big", host="h2")
     done(fleet, job)
-    report = fleet.guest.wait_report(boots=2, timeout=120)
+    report = fleet.guest.wait_report(boots=2)
     for announcements in heard.values():
         announcements.stop()
     assert len(heard["alice"].times) >= 3
@@ -145,12 +145,12 @@ def test_a_host_that_boots_has_forgotten_vlans(fleet: Fleet, ping: Pinging) -> N
     fleet.lab.host("h1").virsh("autostart", "web")
     done(fleet, fleet.service.resize("web", "big", host="h2"))
     done(fleet, fleet.service.confirm("web"))
-    fleet.guest.wait_report(boots=2, timeout=120)
+    fleet.guest.wait_report(boots=2)
     host = fleet.lab.host("h2")
     host.die()
     host.boot()
     alice = ping("alice", OURS)
-    fleet.guest.wait_report(boots=3, timeout=120)
+    fleet.guest.wait_report(boots=3)
     assert not alice.answers
     connections = Connections()
     doctor = Doctor(fleet.database, fleet.settings, connections=connections)

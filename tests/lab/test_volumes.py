@@ -34,13 +34,9 @@ ROOT_AND_DATA = (VolumeSpec("rbd"), VolumeSpec("iscsi"))
 
 
 @pytest.fixture(scope="module")
-def lab(lab_name: str) -> Iterator[Lab]:
+def lab(volumes_lab: Lab) -> Lab:
     """Two real hosts, and storage behind a real Cinder."""
-    lab = Lab(f"{lab_name}-volumes")
-    lab.down()
-    lab.up(hosts=2, volumes=True)
-    yield lab
-    lab.down()
+    return volumes_lab
 
 
 def done(fleet: Fleet, job: Submitted) -> Submitted:
@@ -101,7 +97,7 @@ def test_a_machine_that_boots_from_a_volume_has_nothing_copied(make_fleet: Fleet
     resize = done(fleet, fleet.service.resize("web", "rootless", host="h2"))
     moved = fleet.migration(resize)
     assert (moved.bytes_done, moved.bytes_total) == (0, 0)
-    assert fleet.guest.wait_report(boots=2, timeout=90)["vcpus"] == 2
+    assert fleet.guest.wait_report(boots=2)["vcpus"] == 2
     attached.are_at(fleet, "h2", ways_back=1)
     checks.healthy(fleet)
     decided = done(fleet, getattr(fleet.service, decision)("web"))
@@ -247,7 +243,7 @@ def test_a_volume_that_another_machine_has_as_well_goes_along(make_fleet: FleetM
     """The other one, at the destination, has it open all the time."""
     shared = VolumeSpec("multi", volume_id=lab.volumes.cinder.create_volume("multi"))
     other = Guest(lab, "other").create(lab.host("h2"), memory_mb=160, volumes=[shared])
-    other.wait_report(timeout=90)
+    other.wait_report()
     fleet = make_fleet(disks=DISK, volumes=(shared,))
     before, (here, there) = fleet.guest.wait_report(), (host.address for host in lab.hosts)
     assert list(attached.opened_from(fleet).values()) == [[here, there]]
@@ -270,14 +266,14 @@ def watched(lab: Lab, volume: str) -> Iterator[str]:
     command = [*lab.at_switch, "rbd", "--conf", str(ceph.conf), "--id", "cinder", "watch", f"volumes/volume-{volume}"]
     before = set(ceph.watchers(volume))
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as watcher:
-        assert wait_until(lambda: len(ceph.watchers(volume)) > len(before), timeout=10)
+        assert wait_until(lambda: len(ceph.watchers(volume)) > len(before), timeout=60)
         (address,) = set(ceph.watchers(volume)) - before
         yield address
         watcher.terminate()
 
 
 def rolled_back(fleet: Fleet, job: Submitted) -> None:
-    assert wait_until(lambda: fleet.run(job) is JobState.DONE, timeout=60), fleet.story(job)
+    assert wait_until(lambda: fleet.run(job) is JobState.DONE, timeout=180), fleet.story(job)
     assert fleet.migration(job).status is MigrationStatus.ERROR, fleet.story(job)
 
 

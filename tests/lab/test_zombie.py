@@ -129,7 +129,7 @@ def submitted(fleet: Fleet, flow: str) -> Submitted:
         return fleet.service.resize("web", "swapping", host="h2")
     before = fleet.service.resize("web", "big", host="h1" if flow == "merge" else "h2")
     assert fleet.run(before) is JobState.DONE, fleet.story(before)
-    fleet.guest.wait_report(boots=2, timeout=90)
+    fleet.guest.wait_report(boots=2)
     return fleet.service.revert("web") if flow.endswith("revert") else fleet.service.confirm("web")
 
 
@@ -138,7 +138,7 @@ def taken_over_and_finished(fleet: Fleet, job: Submitted, *, boots: int, **setti
     with Worker(fleet.database, replace(fleet.settings, **settings)) as successor:
         assert successor.finish(job.job_id) is JobState.DONE, fleet.story(job)
     assert fleet.job(job).epoch == 2, fleet.story(job)
-    fleet.guest.wait_report(boots=boots, timeout=90)
+    fleet.guest.wait_report(boots=boots)
 
 
 def gives_up(zombie: WorkerProcess) -> None:

@@ -61,7 +61,7 @@ def is_stuck(server: Server) -> bool:
 
 
 def has_unread(server: Server) -> bool:
-    """Whether a request has come to it that it has not looked at."""
+    """Whether a request has come to it that it has not looked at, from somebody who still waits for the answer."""
     for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
         _, local, _, state, queues, *_ = line.split()
         if int(local.partition(":")[2], 16) == server.port and state == "01" and int(queues.partition(":")[2], 16) > 0:

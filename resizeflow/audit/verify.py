@@ -145,6 +145,7 @@ class Walk:
         self._lines = lines
         self._seals = [seal for seal, fits in seals if fits]
         self._wanted = {seal.seq for seal, _fits in seals}
+        self._has_last = log.last_seal in {0, *(seal.number for seal, _fits in seals)}
         self._heads = {log.pruned_seq: log.pruned_chain}
         self.lines = 0
 
@@ -159,7 +160,9 @@ class Walk:
                 yield Flaw(self._log.seq + 1, What.CUT_OFF, what, seal.sealed_at)
             elif not found and self._heads.get(seal.seq, seal.head) != seal.head:
                 yield Flaw(seal.seq, What.CHANGED, "it is not the line with which the log was sealed", seal.sealed_at)
-        if self._log.sealed and self._log.seq not in self._wanted:
+        if not self._has_last:
+            yield Flaw(self._log.seq, What.MISSING, f"it was sealed as number {self._log.last_seal}: that seal is gone")
+        elif self._log.sealed and self._log.seq not in self._wanted:
             yield Flaw(self._log.seq, What.MISSING, "the log is said to be sealed, and no seal says so")
 
     def _passing(self) -> Iterator[Any]:

@@ -43,7 +43,18 @@ COVERED = (
 )
 """All of a line but the chain itself."""
 _COVERED_BEFORE_0006 = ("migration_id", "seq", "at", "epoch", "worker", "kind", "task", "text", "data")
-SIGNED = ("id", "instance_id", "instance", "project_id", "seq", "chain", "plain_seq", "pruned_seq", "pruned_chain")
+SIGNED = (
+    "id",
+    "instance_id",
+    "instance",
+    "project_id",
+    "seq",
+    "chain",
+    "plain_seq",
+    "pruned_seq",
+    "pruned_chain",
+    "last_seal",
+)
 """Of where a log stands: all that matters."""
 SEALED = ("number", "migration_id", "seq", "head", "sealed_at")
 """All of a seal but the chain itself."""

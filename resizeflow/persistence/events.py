@@ -264,6 +264,7 @@ def new_log(
         "plain_seq": plain_seq,
         "pruned_seq": 0,
         "pruned_chain": GENESIS,
+        "last_seal": 0,
     }
     return log | {"signature": signature(key, log)}
 

@@ -2,7 +2,8 @@
 
 Somebody who puts an old picture of a log back, with its signed end, is not found by that log alone: its seals say that
 it was longer. A migration's log is sealed when it is first met, so that it cannot vanish, and when it is closed and
-no job of it is left; once more if it goes on after that. The fleet's is sealed whenever it went on.
+no job of it is left; once more if it goes on after that. The fleet's is sealed whenever it went on. A log's signed end
+says which seal was its last, so the seals cannot be removed, and begun anew, either.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 
-from resizeflow.persistence.chain import SIGNED, is_signed, seal_link
+from resizeflow.persistence.chain import SIGNED, is_signed, seal_link, signature
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.models import FLEET, SEALS, UNSEALED, EventLog, Job, Migration, Seal
 from resizeflow.persistence.transaction import Transaction
@@ -26,14 +27,26 @@ _IS_CLOSED = sa.exists().where(Migration.id == _LOGS.c.id, Migration.status.in_(
 _HAS_JOB = sa.exists().where(Job.migration_id == _LOGS.c.id, Job.state != JobState.DONE)
 AT_REST = sa.or_(_LOGS.c.id == FLEET, sa.and_(_IS_CLOSED, ~_HAS_JOB))
 """A log that is not expected to go on; the fleet's is sealed as it is."""
-_NEW = ~sa.exists().where(_SEALS.c.migration_id == _LOGS.c.id)
+_NEW = _LOGS.c.last_seal == 0
 _WENT_ON = ~sa.exists().where(_SEALS.c.migration_id == _LOGS.c.id, _SEALS.c.seq == _LOGS.c.seq)
+_HAS_LAST = sa.exists().where(_SEALS.c.number == _LOGS.c.last_seal, _SEALS.c.migration_id == _LOGS.c.id)
+"""Else a new seal would hide that the last one was removed."""
 _UNSEALED = (
     sa.select(*(_LOGS.c[name] for name in (*SIGNED, "signature")), AT_REST.label("at_rest"))
-    .where(sa.text(UNSEALED), _LOGS.c.id != SEALS, _LOGS.c.id > sa.bindparam("after"))
+    .where(
+        sa.text(UNSEALED),
+        _LOGS.c.id != SEALS,
+        _LOGS.c.id > sa.bindparam("after"),
+        sa.or_(_LOGS.c.last_seal == 0, _HAS_LAST),
+    )
     .order_by(_LOGS.c.id)
 )
 _TO_SEAL = _UNSEALED.where(sa.or_(_NEW, AT_REST))
+_SEALED = (
+    sa.update(_LOGS)
+    .where(_LOGS.c.id == sa.bindparam("log"))
+    .values(last_seal=sa.bindparam("number"), signature=sa.bindparam("signed"), sealed=sa.bindparam("rests"))
+)
 
 
 def seal_logs(database: Database, *, in_flight: bool = False) -> int:
@@ -61,7 +74,7 @@ def _seal_some(tx: Transaction, query: sa.Select[Any], after: str) -> tuple[int,
     if logs:
         end = tx.events.end_of(SEALS)
         genuine = is_signed(tx.audit_key, end)
-        seals = []
+        seals, sealed = [], []
         for log in logs:
             end["seq"] += 1
             seal = {
@@ -73,8 +86,9 @@ def _seal_some(tx: Transaction, query: sa.Select[Any], after: str) -> tuple[int,
             }
             seal["chain"] = end["chain"] = seal_link(tx.audit_key, end["chain"], seal)
             seals.append(seal)
+            signed = signature(tx.audit_key, log | {"last_seal": seal["number"]})
+            sealed.append({"log": log["id"], "number": seal["number"], "signed": signed, "rests": log["at_rest"]})
         tx.connection.execute(sa.insert(_SEALS), seals)
-        resting = [log["id"] for log in logs if log["at_rest"]]
-        tx.connection.execute(sa.update(_LOGS).where(_LOGS.c.id.in_(resting)).values(sealed=True))
+        tx.connection.execute(_SEALED, sealed)
         tx.events.move_on(end, genuine=genuine)
     return len(logs), rows[-1]["id"] if len(rows) == AT_ONCE else None

@@ -26,7 +26,7 @@ from resizeflow.persistence.models import FLEET, SEALS
 from resizeflow.persistence.seals import seal_logs
 from resizeflow.states import Outcome
 from tests.console import Console
-from tests.forger import EVENTS, Forger, picture
+from tests.forger import EVENTS, LOGS, SEAL_ROWS, Forger, picture
 from tests.golden import make
 from tests.unit.test_golden import SETS, pictures
 from tests.with_a_past import DATABASES, with_a_past
@@ -194,6 +194,25 @@ def test_cut_seals_are_found(case: Case, mode: str) -> None:
         assert (SEALS, last, What.CUT_OFF) in found
     else:
         assert (SEALS, last - 1, What.CHANGED) in found
+
+
+@pytest.mark.parametrize("seal_anew", [False, True])
+def test_removed_seals_are_found_also_if_new_ones_are_made(case: Case, seal_anew: bool) -> None:
+    """Without any seal nothing would say that a migration is missing that was removed altogether."""
+    forger = case.forger("careless")
+    last = forger.log(case.open)["last_seal"]
+    with forger.writing() as connection:
+        connection.execute(sa.delete(SEAL_ROWS))
+        connection.execute(sa.delete(LOGS).where(LOGS.c.id.in_([SEALS, case.closed])))
+        connection.execute(sa.delete(EVENTS).where(EVENTS.c.migration_id == case.closed))
+        connection.execute(sa.update(LOGS).values(sealed=False))
+    if seal_anew:
+        with case.cloud.database.write() as tx:
+            for number in range(last):
+                tx.events.add(f"another {number}", "note", "a line of a log that is new")
+        assert seal_logs(case.cloud.database) == last, "new logs are sealed, and only they"
+    gone = {found.log for found in verify(case.cloud.database).findings if "that seal is gone" in found.flaw.found}
+    assert gone == {case.open, FLEET}
 
 
 def test_a_cut_that_the_program_goes_on_from_is_found(case: Case) -> None:

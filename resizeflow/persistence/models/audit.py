@@ -90,6 +90,8 @@ class EventLog(Base):
     pruned_seq: Mapped[int] = mapped_column(default=0)
     """Up to this line it was archived and pruned; what is left goes on from `pruned_chain`."""
     pruned_chain: Mapped[str] = mapped_column(sa.String(64))
+    last_seal: Mapped[int] = mapped_column(default=0)
+    """The number of its last seal, 0 if it has none: so no seal can be removed together with all after it."""
     signature: Mapped[str] = mapped_column(sa.String(64))
     sealed: Mapped[bool] = mapped_column(default=False)
     """Whether there is nothing to seal before it goes on. Not signed: it says what is to be done."""

@@ -56,6 +56,7 @@ def upgrade() -> None:
         sa.Column("plain_seq", sa.Integer(), nullable=False),
         sa.Column("pruned_seq", sa.Integer(), nullable=False),
         sa.Column("pruned_chain", sa.String(length=64), nullable=False),
+        sa.Column("last_seal", sa.Integer(), nullable=False),
         sa.Column("signature", sa.String(length=64), nullable=False),
         sa.Column("sealed", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id"),

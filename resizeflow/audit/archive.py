@@ -12,7 +12,6 @@ Times are ISO 8601 in UTC.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,7 +28,16 @@ from resizeflow.audit.lines import Lines
 from resizeflow.audit.verify import BATCH, Finding, Report, Sealed, Walk, seals_of
 from resizeflow.errors import UsageError
 from resizeflow.persistence.audit_key import AuditKey
-from resizeflow.persistence.chain import COVERED, GENESIS, SEALED, SIGNED, archive_signature, row_of, seal_link
+from resizeflow.persistence.chain import (
+    COVERED,
+    GENESIS,
+    SEALED,
+    SIGNED,
+    archive_signature,
+    is_same,
+    row_of,
+    seal_link,
+)
 from resizeflow.persistence.flaws import Flaw, What
 from resizeflow.persistence.models import FLEET, SEALS, Event, EventLog, Migration, Seal
 from resizeflow.persistence.seals import AT_REST
@@ -226,7 +234,7 @@ def _read(file: Path, key: AuditKey) -> Iterator[dict[str, Any]]:
     right = {**counts, "sha256": sha.hexdigest()}
     if end != {**right, "signature": end.get("signature")}:
         raise Broken(number, What.CHANGED, "the file is not the one that was signed: records were changed or taken out")
-    if not hmac.compare_digest(str(end.get("signature")), archive_signature(key, right)):
+    if not is_same(end.get("signature"), archive_signature(key, right)):
         raise Broken(number, What.CHANGED, "the file's end is not signed with the key")
 
 

@@ -3,7 +3,6 @@ and everything off together, cannot change what was written down on another mach
 
 from __future__ import annotations
 
-import hmac
 import json
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from resizeflow.errors import UsageError
 from resizeflow.persistence.audit_key import AuditKey
-from resizeflow.persistence.chain import GENESIS, head_signature
+from resizeflow.persistence.chain import GENESIS, head_signature, is_same
 from resizeflow.persistence.models import SEALS, EventLog
 from resizeflow.persistence.transaction import Transaction
 
@@ -61,6 +60,6 @@ def read_heads(file: Path, key: AuditKey) -> list[Head]:
                 f"The head of {head.at} in {file} was signed with the audit key {head.key}, and {key.file} holds "
                 f"{key.fingerprint}: set [audit] key_file to the file with that key."
             )
-        if not hmac.compare_digest(head.signature, head_signature(key, asdict(head))):
+        if not is_same(head.signature, head_signature(key, asdict(head))):
             raise UsageError(f"The signature of the head of {head.at} in {file} is false: somebody changed the file.")
     return heads

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from resizeflow.audit.story import Story, Told
+    from resizeflow.persistence.flaws import Flaw
     from resizeflow.persistence.models import Event
 
 SHOWN = ("seq", "time", "epoch", "worker", "task", "kind", "text")
@@ -70,11 +71,15 @@ resizeflow migration history 1a2b3c4d -f json
         else:
             super().run(parsed_args)
         if self._flaw is not None:
-            raise LogBroken(f"The log was changed: {self._flaw}.")
+            raise self._broken(self._flaw)
         if parsed_args.formatter == "table":
             pruned = f"{self._pruned}\n" if self._pruned else ""
             self.app.stdout.write(f"{pruned}{len(self._events)} lines in its log; the chain verifies.\n")
         return 0
+
+    @staticmethod
+    def _broken(flaw: Flaw) -> LogBroken:
+        return LogBroken(f"The log was changed: {flaw}.")
 
     def _read(self, migration: str) -> Story:
         from resizeflow.audit.prune import what_was_pruned  # noqa: PLC0415 - SQLAlchemy is not needed for help
@@ -85,7 +90,12 @@ resizeflow migration history 1a2b3c4d -f json
             self._events: Sequence[Event] = tx.events.of(row.id)
             self._flaw = tx.events.flaw(row.id)
             self._pruned = what_was_pruned(tx, row.id)
-            return story(row, tx.jobs.of_migration(row.id), self._events)
+            try:
+                return story(row, tx.jobs.of_migration(row.id), self._events)
+            except (AttributeError, TypeError, ValueError):
+                if self._flaw is None:
+                    raise
+                raise self._broken(self._flaw) from None  # What somebody wrote there cannot even be told.
 
     def _tell(self, parsed_args: argparse.Namespace) -> None:
         told = self._read(parsed_args.migration)

@@ -91,7 +91,8 @@ class _Walk:
         self._to = to
         self._form = form
         self._genuine = is_signed(key, row_of(log, (*SIGNED, "signature")))
-        self._rows = (row_of(row, (*form.covered, "chain")) for row in rows)
+        self._rows = self._numbered(rows)
+        self._strange: list[Line] = []
         self._next: deque[Line] = deque()
         self._seq: int = log.pruned_seq
         self._previous: str | None = log.pruned_chain
@@ -105,18 +106,21 @@ class _Walk:
         while self._ahead(1):
             line = self._next.popleft()
             yield from self._place(line)
+        for line in self._strange:
+            found = f"behind it is a row whose number is {line[self._form.number]!r}"
+            yield Flaw(self._seq, What.INSERTED, found, self._at(line))
         yield from self._end()
 
     def _place(self, line: Line) -> Iterator[Flaw]:
         seq = self._seq_of(line)
         if seq <= self._seq:
-            yield Flaw(seq, What.INSERTED, "there is one too many of it", line[self._form.at])
+            yield Flaw(seq, What.INSERTED, "there is one too many of it", self._at(line))
             return
         if seq > self._seq + 1:
             yield _missing(self._seq + 1, seq - 1)
             self._previous = None
         if self._genuine and seq + self._renumbered > self._to:
-            yield Flaw(seq, What.INSERTED, "it was added to the end", line[self._form.at])
+            yield Flaw(seq, What.INSERTED, "it was added to the end", self._at(line))
         elif self._previous is not None and not self._fits(self._previous, line, self._number(line)):
             yield self._explain(line, self._previous)
             return
@@ -137,7 +141,7 @@ class _Walk:
                 self._renumbered += lost
                 self._go_on(line, line["chain"])
                 found = f"before it {'a line is' if lost == 1 else f'{lost} lines are'} missing, and the gap was closed"
-                return Flaw(self._seq_of(line), What.MISSING, found, line[self._form.at])
+                return Flaw(self._seq_of(line), What.MISSING, found, self._at(line))
         return self._changed(line)
 
     def _inserted(self, line: Line, count: int) -> Flaw:
@@ -149,7 +153,7 @@ class _Walk:
             self._seq_of(line),
             What.INSERTED,
             f"it was inserted{so_many}, and the later ones renumbered",
-            line[self._form.at],
+            self._at(line),
         )
 
     def _swapped(self, line: Line, place: int, chain: str) -> Flaw:
@@ -158,11 +162,11 @@ class _Walk:
         theirs = other["chain"] if chain == line["chain"] else line["chain"]
         self._next[place] = {**line, number: other[number], "chain": theirs}
         self._go_on(line, chain)
-        return Flaw(self._seq_of(line), What.SWAPPED, f"it and line {other[number]} were swapped", line[self._form.at])
+        return Flaw(self._seq_of(line), What.SWAPPED, f"it and line {other[number]} were swapped", self._at(line))
 
     def _changed(self, line: Line) -> Flaw:
         """What follows shows whether its chain is true. Else all is in doubt up to where the log fits again."""
-        seq, at = self._seq_of(line), line[self._form.at]
+        seq, at = self._seq_of(line), self._at(line)
         if self._is_followed(line, self._number(line)):
             self._go_on(line, line["chain"])
             if 1 < self._number(line) == self._log.plain_seq + 1:
@@ -194,6 +198,19 @@ class _Walk:
 
     # --- what fits ---------------------------------------------------------------------------------------
 
+    def _numbered(self, rows: Iterable[Any]) -> Iterator[Line]:
+        """SQLite takes a word for a number: such a row is no line."""
+        for row in rows:
+            line = row_of(row, (*self._form.covered, "chain"))
+            if isinstance(line[self._form.number], int):
+                yield line
+            else:
+                self._strange.append(line)
+
+    def _at(self, line: Line) -> datetime | None:
+        at = line[self._form.at]
+        return at if isinstance(at, datetime) else None
+
     def _seq_of(self, line: Line) -> int:
         return int(line[self._form.number])
 
@@ -202,11 +219,14 @@ class _Walk:
         return self._seq_of(line) + self._renumbered
 
     def _chain(self, previous: str, line: Line, number: int) -> str:
-        """The chain that a line has on top of another one, as number so-and-so."""
+        """The chain that a line has on top of another one, as number so-and-so; none if it holds what no line can."""
         renumbered = {**line, self._form.number: number}
-        if number <= self._log.plain_seq:
-            return plain_link(previous, renumbered)
-        return self._form.link(self._key, previous, renumbered)
+        try:
+            if number <= self._log.plain_seq:
+                return plain_link(previous, renumbered)
+            return self._form.link(self._key, previous, renumbered)
+        except TypeError:
+            return ""
 
     def _fits(self, previous: str, line: Line, number: int) -> bool:
         return bool(line["chain"] == self._chain(previous, line, number))

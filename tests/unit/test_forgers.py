@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from oslo_db.exception import DBError
 
 from resizeflow.audit.heads import head_of
 from resizeflow.audit.verify import verify
@@ -99,6 +100,46 @@ def test_a_changed_field_is_found_whichever_it_is(case: Case, mode: str) -> None
         if mode == MODES[0]:
             assert len(case.found()) == 1, column
         put_back()
+
+
+RUBBISH = [
+    ("outcome", "fine"),
+    ("data", "[1]"),
+    ("data", "nothing"),
+    ("at", "yesterday"),
+    ("seq", "last"),
+    ("text", b"\xff"),
+]
+
+
+@pytest.mark.parametrize(("column", "value"), RUBBISH)
+def test_what_the_program_never_writes_is_found_and_named(case: Case, column: str, value: object) -> None:
+    """PostgreSQL takes less of it than SQLite."""
+    with case.forger("careless").writing() as connection:
+        line = {"value": value, "log": case.closed, "seq": LINE}
+        try:
+            set_it = f"UPDATE events SET {column} = :value WHERE migration_id = :log AND seq = :seq"
+            connection.execute(sa.text(set_it), line)
+        except (DBError, sa.exc.DBAPIError):
+            assert not case.cloud.database.sqlite
+            return
+    last = case.forger("careless").log(case.closed)["seq"]
+    strange = {(case.closed, LINE, What.MISSING), (case.closed, last, What.INSERTED)}
+    assert set(case.found()) == (strange if column == "seq" else {(case.closed, LINE, What.CHANGED)})
+    console = Console(case.cloud.folder / "resizeflow.conf")
+    console.type("audit", "verify").refused(3, "not what was written")
+    console.type("migration", "history", case.closed).refused(3, "The log was changed")
+
+
+def test_a_signature_that_is_no_signature_is_found(case: Case) -> None:
+    """And keeps nobody from writing to that log."""
+    forger = case.forger("careless")
+    forger.end(forger.log(case.open) | {"signature": "é" * 64})
+    last = len(forger.lines(case.open))
+    assert case.found() == [(case.open, last, What.CHANGED)]
+    with case.cloud.database.write() as tx:
+        tx.events.add(case.open, "note", "written later")
+    assert case.found() == [(case.open, last + 1, What.CHANGED)]
 
 
 def test_a_changed_chain_is_found(case: Case) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from resizeflow.persistence.models.columns import Base, Word
+from resizeflow.persistence.models.columns import AsFound, Base, UtcDateTime, Word
 from resizeflow.states import Outcome
 
 FLEET = "fleet"
@@ -35,7 +35,7 @@ class Event(Base):
     """Whose log it is of: a migration's, or FLEET."""
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     """From 1 in each log, without a gap: the order of what happened, whatever the clocks say."""
-    at: Mapped[datetime]
+    at: Mapped[datetime] = mapped_column(AsFound(UtcDateTime()))
     instance_id: Mapped[str | None] = mapped_column(sa.String(36))
     instance: Mapped[str | None] = mapped_column(sa.String(255))
     project_id: Mapped[str | None] = mapped_column(sa.String(255))
@@ -54,12 +54,12 @@ class Event(Base):
     """`RUNNING -> SUCCESS`, `finished -> confirming`."""
     seconds: Mapped[float | None] = mapped_column(sa.Double)
     """How long it took."""
-    outcome: Mapped[Outcome | None] = mapped_column(Word(Outcome))
+    outcome: Mapped[Outcome | None] = mapped_column(AsFound(Word(Outcome)))
     text: Mapped[str] = mapped_column(sa.Text)
     error: Mapped[str | None] = mapped_column(sa.Text)
     next_action: Mapped[str | None] = mapped_column(sa.Text)
     """What an operator does about the error."""
-    data: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    data: Mapped[dict[str, Any]] = mapped_column(AsFound(sa.JSON()), default=dict)
     chain: Mapped[str] = mapped_column(sa.String(64))
     """The HMAC of this line on top of the one before (persistence/chain.py)."""
     __table_args__ = (
@@ -111,7 +111,7 @@ class Seal(Base):
     """How many lines the log had; one that went on is sealed again."""
     head: Mapped[str] = mapped_column(sa.String(64))
     """The `chain` of its last line then."""
-    sealed_at: Mapped[datetime]
+    sealed_at: Mapped[datetime] = mapped_column(AsFound(UtcDateTime()))
     chain: Mapped[str] = mapped_column(sa.String(64))
 
 

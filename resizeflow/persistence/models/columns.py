@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
@@ -42,6 +43,31 @@ class Word(TypeDecorator[W]):
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> W | None:  # noqa: ARG002
         return self.words(value) if value is not None else None
+
+
+class AsFound(TypeDecorator[Any]):
+    """Another type, for a column of the event log: what cannot be a value of it is read as it is stored, so that a line
+    in which somebody wrote rubbish can be looked at, and named."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def __init__(self, kind: sa.types.TypeEngine[Any]) -> None:
+        super().__init__()
+        self.impl = self.kind = kind
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        process = super().result_processor(dialect, coltype)
+        if process is None:
+            return None
+
+        def read(value: Any) -> Any:
+            try:
+                return process(value)
+            except (ValueError, TypeError):
+                return value
+
+        return read
 
 
 class Base(DeclarativeBase):

@@ -54,7 +54,8 @@ class AsFound(TypeDecorator[Any]):
 
     def __init__(self, kind: sa.types.TypeEngine[Any]) -> None:
         super().__init__()
-        self.impl = self.kind = kind
+        self.kind = kind
+        self.impl = kind  # type: ignore[assignment]
 
     def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any] | None:
         process = super().result_processor(dialect, coltype)

@@ -172,7 +172,7 @@ def test_a_foreground_resize_waits_for_postgresql(cloud: Cloud, server: PostgreS
     resized(cloud, Submitted(migration.id, job.id))
 
 
-@pytest.mark.parametrize(("busy", "locked"), [(0, 0.5), pytest.param(20, 30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("busy", "locked"), [(0, 0.5), pytest.param(20, 30, marks=pytest.mark.certify)])
 def test_an_sqlite_file_locked_by_another_process(
     memory_path: Path, monkeypatch: pytest.MonkeyPatch, busy: int, locked: float
 ) -> None:

@@ -30,6 +30,7 @@ from resizeflow.observer import OUTCOMES, Observer, how_it_ended
 from resizeflow.persistence import gauges
 from resizeflow.persistence.database import AWAY, Database, in_short
 from resizeflow.persistence.job_board import BoardJob
+from resizeflow.persistence.models import RETRIES
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import Direction
 
@@ -56,6 +57,12 @@ class Metrics(Observer):
         self._running = Gauge("resizeflow_active_runs", "Jobs that this worker runs now.", registry=registry)
         self._takeovers = Counter(
             "resizeflow_takeovers", "Jobs taken over from workers that died.", ["flow"], registry=registry
+        )
+        self._retries = Counter(
+            "resizeflow_retries",
+            "What was tried again: effects without a sign or an answer, and jobs that had to wait.",
+            ["flow", "kind"],
+            registry=registry,
         )
         self._tasks = Histogram(
             "resizeflow_task_duration_seconds",
@@ -85,6 +92,8 @@ class Metrics(Observer):
         for flow in flows.TASKS:
             self._takeovers.labels(flow)
             self._bytes.labels(flow)
+            for kind in RETRIES:
+                self._retries.labels(flow, kind)
             for outcome in OUTCOMES:
                 self._runs.labels(flow, outcome)
 
@@ -110,6 +119,8 @@ class Metrics(Observer):
         if tx.moved:
             self._bytes.labels(flow).inc(tx.moved)
         for line in tx.events.written:
+            if line["kind"] in RETRIES:
+                self._retries.labels(flow, line["kind"]).inc()
             if line["seconds"] is None:
                 continue
             if line["kind"] == "task":

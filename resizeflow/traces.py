@@ -47,8 +47,8 @@ BACK = frozenset({"REVERTING", "REVERTED"})
 """TaskFlow's states of a task that begins, and of one that is undone."""
 FAILED = frozenset({"rolled-back", "needs-attention"})
 """Ends of a run that are errors."""
-LAST = 5.0
-"""Seconds that the end of a worker waits until the last spans are sent."""
+LAST = 2.0
+"""Seconds that the end of a worker, or of a command, waits at most until the last spans are sent."""
 
 
 @dataclass

@@ -25,7 +25,7 @@ import sqlalchemy as sa
 
 from resizeflow import __version__
 from resizeflow.audit.lines import Lines
-from resizeflow.audit.verify import BATCH, Finding, Report, Sealed, Walk, seals_of
+from resizeflow.audit.verify import BATCH, Finding, Progress, Report, Sealed, Walk, seals_of
 from resizeflow.errors import UsageError
 from resizeflow.persistence.audit_key import AuditKey
 from resizeflow.persistence.chain import (
@@ -96,11 +96,7 @@ def last_line(tx: Transaction, log: EventLog, before: datetime | None) -> int:
 
 def export(tx: Transaction, *, before: datetime | None = None, migration: str | None = None) -> Iterator[str]:
     """The lines of an archive: of what was closed before a moment, of one migration, or of everything."""
-    logs = sa.select(EventLog).where(EventLog.id != SEALS).order_by(EventLog.id)
-    if before is not None:
-        logs = closed_before(before)
-    if migration is not None:
-        logs = logs.where(EventLog.id == migration)
+    logs = _wanted(before, migration)
     sha, counts = hashlib.sha256(), {"logs": 0, "lines": 0}
     for kind, record in _records(tx, logs, before):
         line = json.dumps(record, default=_word) + "\n"
@@ -110,6 +106,19 @@ def export(tx: Transaction, *, before: datetime | None = None, migration: str | 
         yield line
     end: dict[str, Any] = {**counts, "sha256": sha.hexdigest()}
     yield json.dumps({"end": {**end, "signature": archive_signature(tx.audit_key, end)}}) + "\n"
+
+
+def lines_to_export(tx: Transaction, *, before: datetime | None = None, migration: str | None = None) -> int:
+    """How many lines of logs there are for an archive; what of the fleet's is later than `before` is counted, too."""
+    logs = _wanted(before, migration).subquery()
+    return tx.connection.scalar(sa.select(sa.func.sum(logs.c.seq - logs.c.pruned_seq))) or 0
+
+
+def _wanted(before: datetime | None, migration: str | None) -> sa.Select[Any]:
+    logs = sa.select(EventLog).where(EventLog.id != SEALS).order_by(EventLog.id)
+    if before is not None:
+        logs = closed_before(before)
+    return logs if migration is None else logs.where(EventLog.id == migration)
 
 
 def _records(tx: Transaction, logs: sa.Select[Any], before: datetime | None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -162,8 +171,9 @@ def header_of(file: Path, key: AuditKey) -> dict[str, Any]:
     return cast("dict[str, Any]", header)
 
 
-def logs_of(file: Path, key: AuditKey) -> Iterator[ArchivedLog]:
-    """The logs of an archive, in a stream. Raises Broken, at the latest behind the last one."""
+def logs_of(file: Path, key: AuditKey, progress: Progress) -> Iterator[ArchivedLog]:
+    """The logs of an archive, in a stream; `progress` is told of bytes. Raises Broken, at the latest behind the last
+    one."""
     count = 0
 
     def number(record: dict[str, Any]) -> int:
@@ -171,7 +181,7 @@ def logs_of(file: Path, key: AuditKey) -> Iterator[ArchivedLog]:
         count += "log" in record
         return count
 
-    for _, records in groupby(_read(file, key), key=number):
+    for _, records in groupby(_read(file, key, progress), key=number):
         first = next(records)
         log = _row(first.get("log"), (*SIGNED, "signature", "sealed"))
         seals = [_sealed(record, key) for record in islice(records, first.get("seals", 0))]
@@ -185,12 +195,13 @@ def _sealed(record: dict[str, Any], key: AuditKey) -> Sealed:
     return cast("Seal", seal), fits
 
 
-def verify_archive(file: Path, key: AuditKey) -> Report:
-    """Looks at a whole archive with the key alone. Raises UsageError for what is no archive of this key."""
+def verify_archive(file: Path, key: AuditKey, progress: Progress = lambda _bytes: None) -> Report:
+    """Looks at a whole archive with the key alone; `progress` is told of its bytes. Raises UsageError for what is no
+    archive of this key."""
     header_of(file, key)
     report = Report()
     try:
-        for archived in logs_of(file, key):
+        for archived in logs_of(file, key, progress):
             walk = walk_of(archived, key)
             report.findings += [Finding(archived.log.id, archived.log.instance, flaw) for flaw in walk.flaws()]
             report.logs += 1
@@ -208,12 +219,13 @@ def walk_of(archived: ArchivedLog, key: AuditKey, lines: Iterable[Any] | None = 
     return Walk(key, log, archived.lines if lines is None else lines, archived.seals, archived.to)
 
 
-def _read(file: Path, key: AuditKey) -> Iterator[dict[str, Any]]:
+def _read(file: Path, key: AuditKey, progress: Progress) -> Iterator[dict[str, Any]]:
     """The records between header and end, of which the end says that they are all there."""
     sha, counts = hashlib.sha256(), {"logs": 0, "lines": 0}
     number, end = 0, None
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
+            progress(len(line))
             if end is not None:
                 raise Broken(number, What.INSERTED, "it was added after the file's end")
             try:

@@ -58,22 +58,22 @@ def prune(
     """Deletes lines of migrations that were closed before a moment, and of the fleet's log from before it. By default
     it is the moment that the archive was exported with. Killed in the middle, it is run again. Raises UsageError for
     what is no archive of this key, and NotArchived, before anything is deleted, for one that is not whole or lacks
-    something."""
+    something. `progress` is told of bytes: the archive is read twice, to be verified and to be pruned with."""
     with database.read() as tx:
         key, before = tx.audit_key, before or _moment(file, header_of(file, tx.audit_key))
-    ends = _ends(file, key)
+    ends = _ends(file, key, progress)
     seal_logs(database)
     with database.read() as tx:
         wanted = {log.id: last_line(tx, log, before) for log in tx.session.scalars(closed_before(before))}
         wanted = {log_id: to for log_id, to in wanted.items() if _require_archived(tx, log_id, to, ends, file)}
     pruned = Pruned(logs=len(wanted))
     pieces: list[Piece] = []
-    for piece in _pieces(file, key, wanted):
+    for piece in _pieces(file, key, wanted, progress):
         pieces.append(piece)
         if sum(len(one.lines) for one in pieces) >= AT_ONCE:
-            pruned.lines += _take_out(database, pieces, file, progress)
+            pruned.lines += _take_out(database, pieces, file)
             pieces = []
-    pruned.lines += _take_out(database, pieces, file, progress)
+    pruned.lines += _take_out(database, pieces, file)
     return pruned
 
 
@@ -97,11 +97,11 @@ def _moment(file: Path, header: dict[str, Any]) -> datetime:
 # --- what stands in the archive --------------------------------------------------------------------------
 
 
-def _ends(file: Path, key: AuditKey) -> dict[str, tuple[int, int, str]]:
+def _ends(file: Path, key: AuditKey, progress: Progress) -> dict[str, tuple[int, int, str]]:
     """Of each log in a verified archive: the line before the first, the last one, and the chain of that."""
     ends = {}
     try:
-        for archived in logs_of(file, key):
+        for archived in logs_of(file, key, progress):
             chain = archived.log.pruned_chain
 
             def passing(lines: Iterator[Any] = archived.lines) -> Iterator[Any]:
@@ -138,8 +138,8 @@ def _require_archived(tx: Transaction, log_id: str, to: int, ends: dict[str, tup
     return True
 
 
-def _pieces(file: Path, key: AuditKey, wanted: dict[str, int]) -> Iterator[Piece]:
-    for archived in logs_of(file, key):
+def _pieces(file: Path, key: AuditKey, wanted: dict[str, int], progress: Progress) -> Iterator[Piece]:
+    for archived in logs_of(file, key, progress):
         log_id = archived.log.id
         lines = (line for line in archived.lines if line.seq <= wanted.get(log_id, 0))
         while lines_now := list(islice(lines, AT_ONCE)):
@@ -149,7 +149,7 @@ def _pieces(file: Path, key: AuditKey, wanted: dict[str, int]) -> Iterator[Piece
 # --- what is deleted -------------------------------------------------------------------------------------
 
 
-def _take_out(database: Database, pieces: list[Piece], file: Path, progress: Progress) -> int:
+def _take_out(database: Database, pieces: list[Piece], file: Path) -> int:
     """Deletes pieces in one transaction, which is told in the fleet's log; how many lines."""
     with database.write() as tx:
         counts = {piece.log_id: _delete(tx, piece, file) for piece in pieces}
@@ -157,7 +157,6 @@ def _take_out(database: Database, pieces: list[Piece], file: Path, progress: Pro
         if count:
             logs = sum(map(bool, counts.values()))
             tx.events.command(f"{count} lines of {logs} logs pruned; they are in {file.name}", lines=count, logs=logs)
-    progress(sum(len(piece.lines) for piece in pieces))
     return count
 
 

@@ -1,13 +1,14 @@
 """Lines of all logs that fit some filters, the latest first: `resizeflow audit log` and the search of the dashboard.
 
 No filter but `text` reads the whole table, however long it is: each has an index that ends with the time
-(persistence/models/audit.py).
+(persistence/models/audit.py). Words are looked for in all lines that the other filters leave (`search`), or in so many
+of them at a time (`look`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple, cast
 
@@ -17,6 +18,10 @@ from oslo_utils.uuidutils import is_uuid_like
 from resizeflow.persistence.models import COMMON_KINDS, FLEET, RARE, UNUSUAL, Event, Instance, Migration
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.states import Outcome
+
+PAGE = 50
+LOOKED_AT = 100_000
+"""Lines in which words are looked for at a time: a tenth of a second."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,15 @@ class Place(NamedTuple):
     migration_id: str
     seq: int
 
+    def __str__(self) -> str:
+        return f"{self.at.isoformat()}/{self.migration_id}/{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """Raises ValueError."""
+        at, migration_id, seq = text.split("/")
+        return cls(datetime.fromisoformat(at), migration_id, int(seq))
+
 
 def place_of(line: Event) -> Place:
     return Place(line.at, line.migration_id, line.seq)
@@ -62,6 +76,38 @@ def search(tx: Transaction, wanted: Filters, limit: int, *, before: Place | None
         query = query.where(Event.at <= before.at, sa.tuple_(*order) < before)
     query = query.order_by(*(column.desc() for column in order)).limit(limit)
     return cast("Sequence[Event]", tx.connection.execute(query).all())
+
+
+@dataclass(frozen=True)
+class Found:
+    """A page of what fits."""
+
+    lines: Sequence[Event]
+    back_to: datetime | None
+    """What is older was not looked at; None: there is nothing older."""
+    older: Place | None
+    """Where the next page goes on, None on the last one."""
+
+
+def look(tx: Transaction, wanted: Filters, *, before: Place | None = None) -> Found:
+    """A page of lines with some words, the latest first, among the latest LOOKED_AT that the other filters leave: so it
+    takes the same time however long the log is, and wherever the words are, if anywhere."""
+    back_to = horizon(tx, wanted, LOOKED_AT, before=before)
+    if back_to is not None:
+        wanted = replace(wanted, since=back_to)
+    lines = search(tx, wanted, PAGE, before=before)
+    if len(lines) == PAGE:
+        return Found(lines, lines[-1].at, place_of(lines[-1]))
+    return Found(lines, back_to, Place(back_to, "", 0) if back_to else None)
+
+
+def horizon(tx: Transaction, wanted: Filters, count: int, *, before: Place | None = None) -> datetime | None:
+    """The moment behind which there are still lines if only the latest `count` are looked at, whatever is in them; None
+    if those are all. Found in an index, without a look at a line."""
+    query = sa.select(Event.at).where(*_conditions(tx, replace(wanted, text=None)))
+    if before is not None:
+        query = query.where(Event.at <= before.at)
+    return tx.connection.scalar(query.order_by(Event.at.desc()).offset(count).limit(1))
 
 
 def _conditions(tx: Transaction, wanted: Filters) -> list[sa.ColumnElement[bool]]:

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from resizeflow.audit.progress import Sample, samples_of
-from resizeflow.persistence.models import Event, Job, Migration
+from resizeflow.persistence.models import RETRIES, Event, Job, Migration
 from resizeflow.states import Direction
 
 
@@ -124,8 +124,6 @@ class Timeline:
         return {name: chr(ord("A") + at % 26) + (str(at // 26) if at >= 26 else "") for at, name in enumerate(names)}
 
 
-RETRIES = frozenset({"waiting", "unknown", "retry"})
-"""Kinds of lines that say that something is tried again."""
 _MARKED = RETRIES | {"failure", "pivot", "command", "attention", "stopped", "fence", "repair", "restore"}
 _TRANSFER = "TransferDisks"
 _PUT_DOWN = {"waiting": End.WAITING, "stopped": End.STOPPED, "attention": End.ATTENTION}

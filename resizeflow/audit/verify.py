@@ -56,6 +56,8 @@ class Report:
     seals: int = 0
     unsealed: int = 0
     """Logs of closed migrations that wait to be sealed."""
+    heads: int = 0
+    """Heads that were kept elsewhere and held against the seals."""
 
 
 def verify(
@@ -80,15 +82,17 @@ def verify(
             report.findings += _without_end(tx)
             report.findings += _verify_seals(tx, report, progress)
             report.findings += [finding for head in heads for finding in _against(tx, head)]
+            report.heads = len(heads)
             unsealed = sa.select(sa.func.count()).where(sa.text(UNSEALED), _LOGS.c.id != FLEET, AT_REST)
             report.unsealed = tx.connection.scalar(unsealed.select_from(_LOGS)) or 0
     return report
 
 
-def rows_to_verify(database: Database) -> int:
-    """How many lines and seals there are."""
+def rows_to_verify(database: Database, migration: str | None = None) -> int:
+    """How many lines and seals there are, of all logs or only of a migration's."""
+    rows = sa.select(sa.func.sum(_LOGS.c.seq - _LOGS.c.pruned_seq))
     with database.read() as tx:
-        return tx.connection.scalar(sa.select(sa.func.sum(_LOGS.c.seq - _LOGS.c.pruned_seq))) or 0
+        return tx.connection.scalar(rows if migration is None else rows.where(_LOGS.c.id == migration)) or 0
 
 
 def _strange_key(tx: Transaction) -> Finding | None:

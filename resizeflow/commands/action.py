@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from resizeflow.commands.base import Lines, Lister, Maybe, Moment, ShortId, ShowOne, one, table
+from resizeflow.commands.base import Lines, Lister, Maybe, Moment, ShortId, Shown, ShowOne, one, table
 
 if TYPE_CHECKING:
     from resizeflow.actions import Action, ActionEvent
@@ -63,7 +63,7 @@ class InstanceEventShow(ShowOne):
         parser.add_argument("instance", help="its name or UUID; also of one that is managed no more")
         parser.add_argument("request", help="the request's id, or the beginning of it")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         from resizeflow.actions import action_of, events_of  # noqa: PLC0415 - as above
 
         with self.backend.database.read() as tx:

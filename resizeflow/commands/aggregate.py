@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from resizeflow.commands.base import Command, Lines, Lister, ShowOne, one, table
+from resizeflow.commands.base import Lines, Lister, Shown, ShowOne, Telling, one, table
 from resizeflow.commands.flavor import property_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ resizeflow aggregate set rack-1 --host h1 --host h2
         parser.add_argument("name")
         _property(parser)
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         properties = dict(property_of(text) for text in parsed_args.properties)
         with self.backend.database.write() as tx:
             return one(rows_of(tx, tx.aggregates.create(parsed_args.name, properties))[0])
@@ -81,7 +81,7 @@ class AggregateShow(ShowOne):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("name")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         with self.backend.database.read() as tx:
             return one(rows_of(tx, tx.aggregates.get(parsed_args.name))[0])
 
@@ -107,7 +107,7 @@ resizeflow aggregate set fast --property ssd=nvme --no-property tested
         ):
             parser.add_argument(option, action="append", default=[], metavar=metavar, help=f"{what} (repeatable)")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         with self.backend.database.write() as tx:
             aggregate = tx.aggregates.change(
                 parsed_args.name,
@@ -119,7 +119,7 @@ resizeflow aggregate set fast --property ssd=nvme --no-property tested
             return one(rows_of(tx, aggregate)[0])
 
 
-class AggregateDelete(Command):
+class AggregateDelete(Telling):
     """Delete a host aggregate; its hosts stay.
 
     Refused while a machine on one of its hosts is pinned to its availability zone.
@@ -130,7 +130,7 @@ class AggregateDelete(Command):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("name")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         with self.backend.database.write() as tx:
             tx.aggregates.delete(parsed_args.name)
-        self.app.stdout.write(f"Aggregate {parsed_args.name} is deleted.\n")
+        return self.told(f"Aggregate {parsed_args.name} is deleted.", name=parsed_args.name, result="deleted")

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from resizeflow.commands.audit import AGO, counted, progress
-from resizeflow.commands.base import Command
+from resizeflow.commands.audit import AGO
+from resizeflow.commands.audit_verify import counted, size_of
+from resizeflow.commands.base import Shown, Telling
+from resizeflow.commands.progress_bar import progress
 from resizeflow.errors import UsageError
 
-OFTEN = 1000
-"""Records between two steps of the bar."""
 
-
-class AuditExport(Command):
+class AuditExport(Telling):
     """Write logs into an archive, as JSON lines that verify with the audit key alone.
 
     With --before those of migrations that were closed before that time, and the fleet's up to then; with
     --migration one of them; else everything. The database is left as it is: `audit prune` deletes what an
-    archive has.
+    archive has. Without --output the archive itself is printed, whatever -f says.
     """
 
     example = """
@@ -35,40 +35,43 @@ resizeflow audit export --migration 1a2b3c4d
         what.add_argument("--migration", metavar="ID", help="its id, or the beginning of it")
         parser.add_argument("--output", metavar="FILE", type=Path, help="a new file; else it is printed")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
-        from resizeflow.audit.archive import export  # noqa: PLC0415 - SQLAlchemy is not needed for help
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
+        from resizeflow.audit.archive import export, lines_to_export  # noqa: PLC0415 - SQLAlchemy is not needed for help
         from resizeflow.audit.moments import moment  # noqa: PLC0415 - as above
-        from resizeflow.audit.verify import rows_to_verify  # noqa: PLC0415 - as above
         from resizeflow.persistence.seals import seal_logs  # noqa: PLC0415 - as above
 
-        database = self.backend.database
+        database, file = self.backend.database, parsed_args.output
         seal_logs(database)
-        with database.read() as tx, progress("lines", rows_to_verify(database)) as written:
+        with database.read() as tx:
             before = moment(parsed_args.before, tx.now()) if parsed_args.before else None
             migration = tx.migrations.get(parsed_args.migration).id if parsed_args.migration else None
             lines = export(tx, before=before, migration=migration)
-            if parsed_args.output is None:
+            if file is None:
                 self.app.stdout.writelines(lines)
-                return
-            count = _write(parsed_args.output, lines, written)
-        self.app.stdout.write(f"{parsed_args.output} has {counted(count, 'record')}.\n")
+                return self.told("")
+            with progress("lines", lines_to_export(tx, before=before, migration=migration)) as written:
+                records, last = _write(file, lines, written)
+        return self.told(f"{file} has {counted(records, 'record')}.", archive=str(file), **json.loads(last)["end"])
+
+    def for_people(self, parsed_args: argparse.Namespace) -> bool:
+        """An archive that is printed is all that is printed."""
+        return parsed_args.output is None or super().for_people(parsed_args)
 
 
-def _write(file: Path, lines: Iterable[str], written: Callable[[int], None]) -> int:
-    """Makes a file: whole, or not at all. Raises UsageError if it cannot be made, or is there."""
+def _write(file: Path, lines: Iterable[str], written: Callable[[int], None]) -> tuple[int, str]:
+    """Makes a file: whole, or not at all; how many lines it has, and the last one. Raises UsageError if it cannot be
+    made, or is there."""
     if file.exists():
         raise UsageError(f"{file} is there already, and may be the only one to have what was pruned: name a new file.")
-    count, temporary = 0, None
+    count, line, temporary = 0, "", None
     try:
         with tempfile.NamedTemporaryFile(
             "w", dir=file.parent, prefix=f".{file.name}-", delete=False, encoding="utf-8"
         ) as out:
             temporary = Path(out.name)
-            for line in lines:
+            for count, line in enumerate(lines, 1):  # noqa: B007 - the last ones are the answer
                 out.write(line)
-                count += 1
-                if count % OFTEN == 0:
-                    written(OFTEN)
+                written(1)
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(file)
@@ -77,10 +80,10 @@ def _write(file: Path, lines: Iterable[str], written: Callable[[int], None]) -> 
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-    return count
+    return count, line
 
 
-class AuditPrune(Command):
+class AuditPrune(Telling):
     """Delete from the database what stands in an archive.
 
     Lines of migrations that were closed before that time, and of the fleet's log up to then: only if each
@@ -94,17 +97,15 @@ class AuditPrune(Command):
         parser.add_argument("--archive", metavar="FILE", type=Path, required=True, help="what `audit export` wrote")
         parser.add_argument("--before", metavar="TIME", help=f"{AGO}; default: what it was exported with")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         from resizeflow.audit.moments import moment  # noqa: PLC0415 - SQLAlchemy is not needed for help
         from resizeflow.audit.prune import prune  # noqa: PLC0415 - as above
-        from resizeflow.audit.verify import rows_to_verify  # noqa: PLC0415 - as above
 
-        database = self.backend.database
+        database, file = self.backend.database, parsed_args.archive
         with database.read() as tx:
             before = moment(parsed_args.before, tx.now()) if parsed_args.before else None
-        with progress("lines", rows_to_verify(database)) as looked_at:
-            pruned = prune(database, parsed_args.archive, before=before, progress=looked_at)
-        told = (
-            f"{counted(pruned.lines, 'line')} of {counted(pruned.logs, 'log')} pruned: {parsed_args.archive} has them."
-        )
-        self.app.stdout.write(f"{told if pruned.lines else 'There is nothing to prune.'}\n")
+        with progress("archive", 2 * size_of(file)) as read:
+            pruned = prune(database, file, before=before, progress=read)
+        done = f"{counted(pruned.lines, 'line')} of {counted(pruned.logs, 'log')} pruned: {file} has them."
+        sentence = done if pruned.lines else "There is nothing to prune."
+        return self.told(sentence, archive=str(file), logs=pruned.logs, lines=pruned.lines)

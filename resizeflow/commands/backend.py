@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from resizeflow.config import Settings
     from resizeflow.connections import Connections
     from resizeflow.inventory import Inventory
+    from resizeflow.observer import Observer
     from resizeflow.persistence.database import Database
     from resizeflow.service import Service
 
@@ -61,6 +62,14 @@ class Backend:
         from resizeflow.inventory import Inventory  # noqa: PLC0415 - as above
 
         return Inventory(self.database, self.settings, connections=self.connections)
+
+    def traces(self) -> list[Observer]:
+        """What makes spans of a worker's work, if that is configured. Raises UsageError if OpenTelemetry is missing."""
+        if not self.settings.traces:
+            return []
+        from resizeflow.traces import Traces  # noqa: PLC0415 - as above; OpenTelemetry need not be installed
+
+        return [Traces(self.database)]
 
     def close(self) -> None:
         """Ends the connections to hosts."""

@@ -17,6 +17,10 @@ WIDTH = 34
 """Characters to a line of a sentence in a table's cell."""
 
 
+Shown = tuple[tuple[str, ...], tuple[Any, ...]]
+"""What one thing is shown by: names, and their values."""
+
+
 class Common(command.Command):
     """A command of ours. The docstring is its help, `example` what follows."""
 
@@ -58,7 +62,7 @@ class Lister(Common, lister.Lister):
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Sequence[Any]]
     ) -> int:
-        _require_columns(parsed_args, column_names)
+        require_columns(parsed_args, column_names)
         return super().produce_output(parsed_args, column_names, data)
 
 
@@ -66,11 +70,34 @@ class ShowOne(Common, show.ShowOne):
     """A command that prints one thing."""
 
     def produce_output(self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Sequence[Any]) -> int:
-        _require_columns(parsed_args, column_names)
+        require_columns(parsed_args, column_names)
         return super().produce_output(parsed_args, column_names, data)
 
 
-def _require_columns(parsed_args: argparse.Namespace, names: Sequence[str]) -> None:
+class Telling(ShowOne):
+    """A command that tells people in a sentence what it did; in all other formats, and with -c, it shows values."""
+
+    _sentence = ""
+
+    def told(self, sentence: str, **values: Any) -> Shown:
+        """What `take_action` returns; values are those of JSON."""
+        self._sentence = sentence
+        return one({name: _cell(value) for name, value in values.items()})
+
+    def for_people(self, parsed_args: argparse.Namespace) -> bool:
+        """Whether the sentence is wanted."""
+        return parsed_args.formatter == "table" and not parsed_args.columns
+
+    def produce_output(self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Sequence[Any]) -> int:
+        if not self.for_people(parsed_args):
+            return super().produce_output(parsed_args, column_names, data)
+        if self._sentence:
+            self.app.stdout.write(f"{self._sentence}\n")
+        return 0
+
+
+def require_columns(parsed_args: argparse.Namespace, names: Sequence[str]) -> None:
+    """Raises UsageError for columns that are asked for and not among them."""
     if unknown := [name for name in parsed_args.columns if name.lower().strip().replace(" ", "_") not in names]:
         raise UsageError(f"There is no column {', '.join(unknown)}; there are {', '.join(names)}.")
 
@@ -80,7 +107,7 @@ def table(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> tuple[Sequ
     return names, [tuple(row[name] for name in names) for row in rows]
 
 
-def one(row: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+def one(row: Mapping[str, Any]) -> Shown:
     """What a ShowOne returns."""
     return tuple(row), tuple(row.values())
 
@@ -129,3 +156,9 @@ class Lines(columns.FormattableColumn[Any]):
             else str(item)
             for item in self._value
         )
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list | Mapping):
+        return Lines(value)
+    return Maybe(None) if value is None else value

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from resizeflow.commands.base import Command
+from resizeflow.commands.base import Shown, Telling
 
 
-class DbUpgrade(Command):
+class DbUpgrade(Telling):
     """Bring the state database to this program's version.
 
     A new database is made ready by the first command that uses it. After an upgrade of
@@ -16,11 +16,10 @@ class DbUpgrade(Command):
 
     example = "resizeflow db upgrade"
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:  # noqa: ARG002
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:  # noqa: ARG002
         from resizeflow.persistence import schema  # noqa: PLC0415 - Alembic is not needed for help
 
         before, after = schema.upgrade(self.backend.unchecked_database)
-        if before == after:
-            self.app.stdout.write(f"The database is at version {after} already.\n")
-        else:
-            self.app.stdout.write(f"The database is upgraded from version {before or 'none'} to {after}.\n")
+        upgraded = f"The database is upgraded from version {before or 'none'} to {after}."
+        sentence = f"The database is at version {after} already." if before == after else upgraded
+        return self.told(sentence, before=before, after=after)

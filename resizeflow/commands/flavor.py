@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from resizeflow.commands.base import Command, Lines, Lister, ShowOne, one, table
+from resizeflow.commands.base import Lines, Lister, Shown, ShowOne, Telling, one, table
 from resizeflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ resizeflow flavor set shop.large --project shop
         )
         parser.add_argument("--private", action="store_true", help="only for projects that it is granted to")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         flavor = self.backend.inventory.create_flavor(
             parsed_args.name,
             vcpus=parsed_args.vcpus,
@@ -113,7 +113,7 @@ class FlavorShow(ShowOne):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("name", help="its name or id")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         with self.backend.database.read() as tx:
             return one(details_of(tx.flavors.get(parsed_args.name)))
 
@@ -142,7 +142,7 @@ resizeflow flavor set m1.huge --disable
             "--no-project", dest="withdraw", action="append", default=[], metavar="P", help="may no longer use it"
         )
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         if parsed_args.disabled is None and not parsed_args.grant and not parsed_args.withdraw:
             raise UsageError("Nothing to set: give --enable, --disable, --project or --no-project.")
         flavor = self.backend.inventory.set_flavor(
@@ -154,7 +154,7 @@ resizeflow flavor set m1.huge --disable
         return one(details_of(flavor))
 
 
-class FlavorDelete(Command):
+class FlavorDelete(Telling):
     """Delete a flavor.
 
     It can no longer be asked for. Machines that have it keep it, and a resize that
@@ -166,6 +166,6 @@ class FlavorDelete(Command):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("name", help="its name or id")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         self.backend.inventory.delete_flavor(parsed_args.name)
-        self.app.stdout.write(f"Flavor {parsed_args.name} is deleted.\n")
+        return self.told(f"Flavor {parsed_args.name} is deleted.", name=parsed_args.name, result="deleted")

@@ -47,7 +47,13 @@ class Runner:
     """A worker of this process that runs one job in a thread."""
 
     def __init__(self, backend: Backend, job_id: str) -> None:
-        self._worker = Worker(backend.database, backend.settings, connections=backend.connections, announced=False)
+        self._worker = Worker(
+            backend.database,
+            backend.settings,
+            connections=backend.connections,
+            announced=False,
+            observers=backend.traces(),
+        )
         self._job_id = job_id
         self.error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="foreground job")
@@ -201,7 +207,7 @@ def carry_out(
     return news, told(news, rollback_wanted=rollback_wanted)
 
 
-def watch(backend: Backend, job_id: str) -> str:
-    """Follows a job without ever running it."""
-    news = Follower(backend, job_id, display_on(sys.stdout), run=False).follow()
+def watch(backend: Backend, job_id: str, display: Display) -> str:
+    """Follows a job without ever running it. Raises how it ended, if not well."""
+    news = Follower(backend, job_id, display, run=False).follow()
     return told(news)

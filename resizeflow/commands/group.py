@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from resizeflow.commands.base import Command, Lines, Lister, ShowOne, one, table
+from resizeflow.commands.base import Lines, Lister, Shown, ShowOne, Telling, one, table
 
 if TYPE_CHECKING:
     from resizeflow.persistence.models import ServerGroup
@@ -44,7 +44,7 @@ resizeflow instance set db-1 --group db
         parser.add_argument("--policy", required=True, choices=["affinity", "anti-affinity"])
         parser.add_argument("--project", default="default", metavar="P", help="default: %(default)s")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         with self.backend.database.write() as tx:
             return one(row_of(tx.groups.create(parsed_args.name, parsed_args.policy, parsed_args.project)))
 
@@ -67,12 +67,12 @@ class GroupShow(ShowOne):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("name")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         with self.backend.database.read() as tx:
             return one(details_of(tx, tx.groups.get(parsed_args.name)))
 
 
-class GroupDelete(Command):
+class GroupDelete(Telling):
     """Delete a server group that has no members."""
 
     example = "resizeflow group delete db"
@@ -80,7 +80,7 @@ class GroupDelete(Command):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("name")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         with self.backend.database.write() as tx:
             tx.groups.delete(parsed_args.name)
-        self.app.stdout.write(f"Server group {parsed_args.name} is deleted.\n")
+        return self.told(f"Server group {parsed_args.name} is deleted.", name=parsed_args.name, result="deleted")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from resizeflow.commands.base import Command, Lines, Lister, Maybe, Moment, ShortId, ShowOne, one, table
+from resizeflow.commands.base import Lines, Lister, Maybe, Moment, ShortId, Shown, ShowOne, Telling, one, table
 from resizeflow.errors import Conflict
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ resizeflow host add h2 qemu+ssh://root@h2.example.org/system --pool images --cpu
         parser.add_argument("--trait", action="append", default=[], metavar="T", help="that it has (repeatable)")
         _limits(parser)
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         host = self.backend.inventory.add_host(
             parsed_args.name,
             parsed_args.uri,
@@ -149,7 +149,7 @@ class HostShow(ShowOne):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("host", help="its name or UUID")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         from resizeflow.connections import HostAway  # noqa: PLC0415 - not needed for help
 
         with self.backend.database.read() as tx:
@@ -192,7 +192,7 @@ resizeflow host set h1 --trait CUSTOM_SSD
         parser.add_argument("--no-trait", action="append", default=[], metavar="T", help="that it has no more")
         _limits(parser)
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         names = ("enabled", "disabled_reason", "peer_uri", "data_uri", "shell", "reserved_memory_mb", "max_moves")
         host = self.backend.inventory.set_host(
             parsed_args.host,
@@ -243,7 +243,7 @@ resizeflow migration list --open
         ]
 
 
-class HostRemove(Command):
+class HostRemove(Telling):
     """Stop managing a host.
 
     Refused while managed machines, open migrations or leftovers of ours are on it.
@@ -257,6 +257,6 @@ class HostRemove(Command):
             "--forgive-debts", action="store_true", help="give up what could not be removed there (it was scrapped)"
         )
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         self.backend.inventory.remove_host(parsed_args.host, forgive_debts=parsed_args.forgive_debts)
-        self.app.stdout.write(f"Host {parsed_args.host} is no longer managed.\n")
+        return self.told(f"Host {parsed_args.host} is no longer managed.", name=parsed_args.host, result="removed")

@@ -7,8 +7,8 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from resizeflow.commands.base import Command, Lines, Lister, Maybe, Moment, ShortId, ShowOne, one, table
-from resizeflow.commands.moving import Acting
+from resizeflow.commands.base import Lines, Lister, Maybe, Moment, ShortId, Shown, ShowOne, Telling, one, table
+from resizeflow.commands.moving import RESULT, Acting
 from resizeflow.drivers.bridge import VLANS
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class InstanceAdopt(ShowOne):
         vlan = "the VLAN of a NIC on a bridge that filters them (repeatable); of a machine that runs it is read"
         parser.add_argument("--vlan", action="append", default=[], metavar="MAC=VID", type=_vlan, help=vlan)
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         adopted = self.backend.inventory.adopt(
             parsed_args.host,
             parsed_args.domain,
@@ -142,7 +142,7 @@ class InstanceShow(ShowOne):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("instance", help="its name or UUID")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         with self.backend.database.read() as tx:
             return one(details_of(tx, tx.instances.get(parsed_args.instance)))
 
@@ -173,7 +173,7 @@ resizeflow instance set web-2 --group web --no-availability-zone
         _either(parser, "group", "the server group that it is a member of", dest="group_name", metavar="G")
         _either(parser, "availability-zone", "the zone that it stays in", dest="availability_zone", metavar="Z")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         changes = {name: value for name, value in vars(parsed_args).items() if name in SETTABLE}
         changed = self.backend.inventory.set_instance(parsed_args.instance, **changes)
         with self.backend.database.read() as tx:
@@ -187,7 +187,7 @@ def _either(parser: argparse.ArgumentParser, option: str, text: str, *, dest: st
     pair.add_argument(f"--no-{option}", dest=dest, default=argparse.SUPPRESS, action="store_const", const=None)
 
 
-class InstanceLock(Command):
+class InstanceLock(Telling):
     """Lock a machine: it is neither resized, confirmed, reverted nor removed until it is unlocked."""
 
     example = "resizeflow instance lock web-1"
@@ -196,10 +196,11 @@ class InstanceLock(Command):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("instance", help="its name or UUID")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
-        self.backend.inventory.lock(parsed_args.instance, self.locked)
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
+        name = parsed_args.instance
+        self.backend.inventory.lock(name, self.locked)
         word = "locked" if self.locked else "unlocked"
-        self.app.stdout.write(f"Instance {parsed_args.instance} is {word}.\n")
+        return self.told(f"Instance {name} is {word}.", name=name, locked=self.locked)
 
 
 class InstanceUnlock(InstanceLock):
@@ -223,12 +224,10 @@ class InstanceRemove(Acting):
         parser.add_argument("instance", help="its name or UUID")
         super().arguments(parser)
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
-        submitted = self.backend.service.remove(parsed_args.instance)
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
+        submitted, name = self.backend.service.remove(parsed_args.instance), parsed_args.instance
         if submitted is not None:
-            self.see_through(submitted, parsed_args)
-        elif parsed_args.format == "json":
-            self.write_json({"instance": parsed_args.instance, "migration": None, "exit_code": 0})
-        else:
-            name = parsed_args.instance
-            self.app.stdout.write(f"Instance {name} is no longer managed; its domain was not touched.\n")
+            return self.see_through(submitted, parsed_args)
+        sentence = f"Instance {name} is no longer managed; its domain was not touched."
+        nothing = dict.fromkeys(RESULT)
+        return self.told(sentence, **nothing | {"instance": name, "message": sentence, "exit_code": 0})

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 from resizeflow.commands.attachments import Attachments
-from resizeflow.commands.base import Command, Lines, Lister, Maybe, Moment, Sentence, ShortId, ShowOne, one, table
-from resizeflow.commands.moving import Acting
+from resizeflow.commands.base import (
+    Command,
+    Lines,
+    Lister,
+    Maybe,
+    Moment,
+    Sentence,
+    ShortId,
+    Shown,
+    ShowOne,
+    one,
+    table,
+)
+from resizeflow.commands.moving import Acting, result_of
 from resizeflow.commands.verdicts import Verdicts
 from resizeflow.errors import ResizeflowError
 from resizeflow.runbook import ATTENTION, ROLLED_BACK, WAITS, command_for, page_of_reason
@@ -210,29 +223,47 @@ class MigrationShow(ShowOne):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("migration", help=ID)
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         window = self.backend.settings.resize_confirm_window
         with self.backend.database.read() as tx:
             return one(details_of(tx, tx.migrations.get(parsed_args.migration), window))
 
 
 class MigrationWatch(Command):
-    """Follow a migration's job until it ends.
+    """Follow a migration's job until it ends, whichever worker carries it out.
 
-    Ends with the exit code of the job's end. Ctrl-C only ends the watching (exit code 5).
+    Ends with the exit code of the job's end. Ctrl-C only ends the watching (exit code 5). -f json writes an
+    object a line as things happen: {"job": ...} how it stands, {"line": ...} of its log, {"transfer": ...}
+    how far the disks are, {"end": ...} at last.
     """
 
-    example = "resizeflow migration watch 1a2b3c4d"
+    example = """
+resizeflow migration watch 1a2b3c4d
+resizeflow migration watch 1a2b3c4d -f json
+"""
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("migration", help=ID)
+        form = "for people, or JSON lines (default: %(default)s)"
+        parser.add_argument("-f", "--format", choices=["table", "json"], default="table", help=form)
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        from resizeflow.commands.follow import watch  # noqa: PLC0415 - TaskFlow and rich are not needed for help
+        from resizeflow.commands import follow  # noqa: PLC0415 - TaskFlow and rich are not needed for help
+        from resizeflow.commands.json_lines import JsonLines  # noqa: PLC0415 - as above
+        from resizeflow.service import Submitted  # noqa: PLC0415 - as above
 
         with self.backend.database.read() as tx:
-            jobs = tx.jobs.of_migration(tx.migrations.get(parsed_args.migration).id)
-        self.app.stdout.write(f"{watch(self.backend, jobs[-1].id)}\n")
+            job = tx.jobs.of_migration(tx.migrations.get(parsed_args.migration).id)[-1]
+        if parsed_args.format == "table":
+            self.app.stdout.write(f"{follow.watch(self.backend, job.id, follow.display_on(sys.stdout))}\n")
+            return
+        lines, submitted = JsonLines(self.app.stdout, self.app.stderr), Submitted(job.migration_id, job.id)
+        try:
+            sentence = follow.watch(self.backend, job.id, lines)
+        except ResizeflowError as error:
+            lines.write("end", result_of(self.backend, submitted, str(error), error.exit_code))
+            raise
+        lines.write("end", result_of(self.backend, submitted, sentence, 0))
 
 
 class LogBroken(ResizeflowError):
@@ -254,8 +285,8 @@ class MigrationResume(Acting):
         parser.add_argument("migration", help=ID)
         super().arguments(parser)
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
-        self.see_through(self.backend.service.resume(parsed_args.migration), parsed_args)
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
+        return self.see_through(self.backend.service.resume(parsed_args.migration), parsed_args)
 
 
 class MigrationRollback(Acting):
@@ -273,8 +304,8 @@ class MigrationRollback(Acting):
         parser.add_argument("migration", help=ID)
         super().arguments(parser)
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
-        self.see_through(self.backend.service.rollback(parsed_args.migration), parsed_args)
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
+        return self.see_through(self.backend.service.rollback(parsed_args.migration), parsed_args)
 
 
 class MigrationCancel(MigrationRollback):

@@ -3,81 +3,101 @@
 from __future__ import annotations
 
 import argparse
-import json
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from resizeflow.commands.base import Command
+from resizeflow.commands.base import Shown, Telling, require_columns
 from resizeflow.errors import ResizeflowError
 
 if TYPE_CHECKING:
+    from resizeflow.commands.backend import Backend
     from resizeflow.service import Submitted
     from resizeflow.states import OnCrash
 
+RESULT = (
+    "instance",
+    "migration",
+    "job",
+    "flow",
+    "status",
+    "job_state",
+    "source",
+    "destination",
+    "error",
+    "message",
+    "exit_code",
+)
+"""What programs are told of a job that was submitted."""
 
-class Acting(Command):
-    """A command that submits a job and, unless detached, sees it through."""
+
+def result_of(backend: Backend, submitted: Submitted, message: str, exit_code: int) -> dict[str, Any]:
+    """How a job stands, with what people are told of it: a value for each of RESULT."""
+    with backend.database.read() as tx:
+        migration, job = tx.migrations.get(submitted.migration_id), tx.jobs.get(submitted.job_id)
+    found = (
+        migration.instance_name,
+        migration.id,
+        job.id,
+        job.flow,
+        str(migration.status),
+        str(job.state),
+        migration.source_host.name,
+        migration.dest_host.name if migration.dest_host else None,
+        migration.error,
+        message,
+        exit_code,
+    )
+    return dict(zip(RESULT, found, strict=True))
+
+
+class Acting(Telling):
+    """A command that submits a job and, unless detached, sees it through.
+
+    People see its progress on standard output; for programs that is on standard error, and nothing but the result on
+    standard output.
+    """
 
     rollback_wanted = False
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--detach", action="store_true", help="leave it to a worker and exit at once")
-        parser.add_argument(
-            "-f",
-            "--format",
-            choices=["table", "json"],
-            default="table",
-            help="json: the result as JSON on standard output, progress on standard error",
-        )
 
-    def see_through(self, submitted: Submitted, parsed_args: argparse.Namespace) -> None:
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Raises UsageError, before anything is submitted, for what could only be found wrong after it."""
+        if not getattr(parsed_args, "dry_run", False):
+            require_columns(parsed_args, RESULT)
+            if not parsed_args.detach and self.backend.settings.traces:
+                importlib.import_module("resizeflow.traces")
+        code: int = super().run(parsed_args)
+        return code
+
+    def see_through(self, submitted: Submitted, parsed_args: argparse.Namespace) -> Shown:
         """Detached: says what was accepted. Else follows the job to its end and says how it ended."""
-        as_json = parsed_args.format == "json"
         if parsed_args.detach:
-            self._accepted(submitted, as_json=as_json)
-            return
+            return self._accepted(submitted)
         from resizeflow.commands.follow import carry_out  # noqa: PLC0415 - TaskFlow and rich are not needed for help
 
+        quiet = not self.for_people(parsed_args)
         try:
-            _, sentence = carry_out(self.backend, submitted, quiet=as_json, rollback_wanted=self.rollback_wanted)
+            _, sentence = carry_out(self.backend, submitted, quiet=quiet, rollback_wanted=self.rollback_wanted)
         except ResizeflowError as error:
-            if as_json:
-                self.write_json(self._result(submitted) | {"message": str(error), "exit_code": error.exit_code})
+            if quiet:
+                self.produce_output(parsed_args, *self._told(submitted, str(error), error.exit_code))
             raise
-        if as_json:
-            self.write_json(self._result(submitted) | {"message": sentence, "exit_code": 0})
-        else:
-            self.app.stdout.write(f"{sentence}\n")
+        return self._told(submitted, sentence)
 
-    def _accepted(self, submitted: Submitted, *, as_json: bool) -> None:
+    def _accepted(self, submitted: Submitted) -> Shown:
         short = submitted.migration_id[:8]
-        if as_json:
-            self.write_json(self._result(submitted))
-        else:
-            self.app.stdout.write(f"Accepted as migration {short}; `resizeflow migration watch {short}` follows it.\n")
         with self.backend.database.read() as tx:
             if not tx.workers.up():
                 self.app.stderr.write(
                     f"No worker is up: `resizeflow worker` carries it out, or `resizeflow migration resume {short}`.\n"
                 )
+        sentence = f"Accepted as migration {short}; `resizeflow migration watch {short}` follows it."
+        return self._told(submitted, sentence)
 
-    def _result(self, submitted: Submitted) -> dict[str, Any]:
-        with self.backend.database.read() as tx:
-            migration, job = tx.migrations.get(submitted.migration_id), tx.jobs.get(submitted.job_id)
-            return {
-                "instance": migration.instance_name,
-                "migration": migration.id,
-                "job": job.id,
-                "flow": job.flow,
-                "status": str(migration.status),
-                "job_state": str(job.state),
-                "source": migration.source_host.name,
-                "destination": migration.dest_host.name if migration.dest_host else None,
-                "error": migration.error,
-            }
-
-    def write_json(self, data: dict[str, Any]) -> None:
-        """The result, for machines."""
-        self.app.stdout.write(f"{json.dumps(data, indent=2)}\n")
+    def _told(self, submitted: Submitted, sentence: str, exit_code: int = 0) -> Shown:
+        return self.told(sentence, **result_of(self.backend, submitted, sentence, exit_code))
 
 
 def recovery(parser: argparse.ArgumentParser) -> None:
@@ -123,26 +143,24 @@ resizeflow confirm web-1
         parser.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
         super().arguments(parser)
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         flavor = getattr(parsed_args, "flavor", None)
         if parsed_args.dry_run:
-            self._plan(parsed_args, flavor)
-            return
+            return self._plan(parsed_args, flavor)
         service, host, on_crash = self.backend.service, parsed_args.host, policy(parsed_args)
         if flavor is None:
             submitted = service.migrate(parsed_args.instance, host=host, on_crash=on_crash)
         else:
             submitted = service.resize(parsed_args.instance, flavor, host=host, on_crash=on_crash)
-        self.see_through(submitted, parsed_args)
+        return self.see_through(submitted, parsed_args)
 
-    def _plan(self, parsed_args: argparse.Namespace, flavor: str | None) -> None:
+    def _plan(self, parsed_args: argparse.Namespace, flavor: str | None) -> Shown:
         from resizeflow.commands import plan_view  # noqa: PLC0415 - rich is not needed for help
 
         plan = self.backend.service.plan(parsed_args.instance, flavor, host=parsed_args.host)
-        if parsed_args.format == "json":
-            self.write_json(plan_view.as_data(plan))
-        else:
+        if self.for_people(parsed_args):
             plan_view.write(plan, self.app.stdout)
+        return self.told("", **plan_view.as_data(plan))
 
 
 class Migrate(Resize):
@@ -175,8 +193,8 @@ class Confirm(Acting):
         parser.add_argument("instance", help="its name or UUID")
         super().arguments(parser)
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
-        self.see_through(self.backend.service.confirm(parsed_args.instance), parsed_args)
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
+        return self.see_through(self.backend.service.confirm(parsed_args.instance), parsed_args)
 
 
 class Revert(Acting):
@@ -201,8 +219,8 @@ resizeflow revert web-1 --discard-writes
         recovery(parser)
         super().arguments(parser)
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         submitted = self.backend.service.revert(
             parsed_args.instance, on_crash=policy(parsed_args), discard_writes=parsed_args.discard_writes
         )
-        self.see_through(submitted, parsed_args)
+        return self.see_through(submitted, parsed_args)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from resizeflow.commands.base import Lines, Lister, Maybe, Moment, ShortId, ShowOne, one, table
+from resizeflow.commands.base import Lines, Lister, Maybe, Moment, ShortId, Shown, ShowOne, one, table
 from resizeflow.runbook import NOT_SENT, command_for
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class NotificationShow(ShowOne):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("message", help="its message id, or the beginning of it")
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         with self.backend.database.read() as tx:
             row = tx.outbox.get(parsed_args.message)
             return one(

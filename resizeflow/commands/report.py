@@ -8,37 +8,45 @@ import os
 import tempfile
 from pathlib import Path
 
-from resizeflow.commands.base import Command
+from resizeflow.commands.base import Shown, Telling
 from resizeflow.errors import UsageError
 
 
-class Report(Command):
+class Report(Telling):
     """Write all that is known of a migration as one page for a browser.
 
     The file needs nothing else, no network and no program: who ran which task when, crashes, retries, the downtime of
     the guest, bytes over time, what was before and after, every line of the log, and whether the log verifies. It can
-    be printed, mailed and archived.
+    be printed, mailed and archived. -f json has the same facts for programs, in place of the page; the lines of the
+    log are in `migration history -f json`.
     """
 
     example = """
 resizeflow report 1a2b3c4d --html web-1.html
 resizeflow report 1a2b3c4d --html > web-1.html
+resizeflow report 1a2b3c4d -f json
 """
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("migration", help="its id, or the beginning of it")
         parser.add_argument(
-            "--html", nargs="?", const="-", default="-", metavar="FILE", help="where to; default or -: standard output"
+            "--html", nargs="?", const="-", metavar="FILE", help="where to; default or -: standard output"
         )
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
-        from resizeflow.pages.report import as_file  # noqa: PLC0415 - Jinja2 and SQLAlchemy are not needed for help
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
+        from resizeflow.pages.facts import facts  # noqa: PLC0415 - SQLAlchemy is not needed for help
+        from resizeflow.pages.report import as_file  # noqa: PLC0415 - nor is Jinja2
 
+        if not self.for_people(parsed_args):
+            if parsed_args.html is not None:
+                raise UsageError("--html is a page for people, -f and -c are for programs: give one of them.")
+            return self.told("", **facts(self.backend.database, parsed_args.migration))
         page = as_file(self.backend.database, parsed_args.migration)
-        if parsed_args.html == "-":
+        if parsed_args.html in (None, "-"):
             self.app.stdout.write(page)
         else:
             write_whole(Path(parsed_args.html), page)
+        return self.told("")
 
 
 def write_whole(path: Path, text: str) -> None:

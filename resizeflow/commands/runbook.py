@@ -41,21 +41,19 @@ resizeflow runbook no-valid-host
         parser.add_argument("page", nargs="?", help="the page to show, as an error names it")
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        if parsed_args.page is None:
+        if parsed_args.page is None or parsed_args.formatter != "table":
             return int(super().run(parsed_args))
-        self._show(parsed_args.page)
+        self._show(_text_of(parsed_args.page))
         return 0
 
-    def take_action(self, _parsed_args: argparse.Namespace) -> Any:
-        return ("page", "about"), list(runbook.pages().items())
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        pages, page = runbook.pages(), parsed_args.page
+        if page is None:
+            return ("page", "about"), list(pages.items())
+        text = _text_of(page)
+        return ("page", "about", "text"), [(page, pages[page], text)]
 
-    def _show(self, page: str) -> None:
-        names = runbook.pages()
-        if page not in names:
-            close = " or ".join(difflib.get_close_matches(page, names))
-            meant = f"did you mean {close}? " if close else ""
-            raise NotFound(f"There is no page {page!r} in the runbook: {meant}`resizeflow runbook` lists them.")
-        text = as_text(runbook.text_of(page)) + EXAMPLES
+    def _show(self, text: str) -> None:
         if not self.app.stdout.isatty():
             self.app.stdout.write(text)
             return
@@ -63,6 +61,15 @@ resizeflow runbook no-valid-host
         from rich.markdown import Markdown  # noqa: PLC0415 - as above
 
         Console(file=self.app.stdout).print(Markdown(text, hyperlinks=False))
+
+
+def _text_of(page: str) -> str:
+    names = runbook.pages()
+    if page not in names:
+        close = " or ".join(difflib.get_close_matches(page, names))
+        meant = f"did you mean {close}? " if close else ""
+        raise NotFound(f"There is no page {page!r} in the runbook: {meant}`resizeflow runbook` lists them.")
+    return as_text(runbook.text_of(page)) + EXAMPLES
 
 
 def as_text(page: str) -> str:

@@ -68,11 +68,7 @@ resizeflow worker --drain      (do what is queued now, then exit)
             from resizeflow.metrics import Metrics  # noqa: PLC0415 - as above
 
             observers.append(Metrics(self.backend.database, settings.metrics))
-        if settings.traces:
-            from resizeflow.traces import Traces  # noqa: PLC0415 - as above
-
-            observers.append(Traces(self.backend.database))
-        return observers
+        return [*observers, *self.backend.traces()]
 
 
 def _positive(text: str) -> int:

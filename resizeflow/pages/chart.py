@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from resizeflow.audit.progress import Sample, duration, percent, size
-from resizeflow.audit.timeline import RETRIES, Downtime, End, Mark, Run, Timeline
+from resizeflow.audit.timeline import Downtime, End, Mark, Run, Timeline
 from resizeflow.pages.scale import Scale, Span, Tick
+from resizeflow.persistence.models import RETRIES
 from resizeflow.states import Direction
 
 WIDTH, GUTTER, MARGIN = 1000.0, 214.0, 16.0

@@ -15,6 +15,7 @@ from flask import Flask, Response, render_template, request
 from jinja2 import StrictUndefined
 from werkzeug.exceptions import HTTPException, SecurityError
 
+from resizeflow.audit import search as log
 from resizeflow.audit.history import Wanted, search
 from resizeflow.audit.outcome import Standing
 from resizeflow.audit.overview import overview
@@ -52,9 +53,13 @@ class Pages:
             return render_template("overview.html", fleet=overview(tx))
 
     def history(self) -> str:
+        wanted, lines = _wanted(request.args), None
         with self._database.read() as tx:
-            page = search(tx, _wanted(request.args), request.args.get("older"))
-        return render_template("history.html", page=page, asked=request.args, outcomes=list(Standing))
+            page = search(tx, wanted, request.args.get("older"))
+            if wanted.text and not wanted.outcome:
+                before = request.args.get("before")
+                lines = log.look(tx, _of_lines(wanted), before=log.Place.parse(before) if before else None)
+        return render_template("history.html", page=page, lines=lines, asked=request.args, outcomes=list(Standing))
 
     def migration(self, migration_id: str) -> str:
         report = report_of(self._database, migration_id, last=LINES)
@@ -85,6 +90,7 @@ def application(database: Database) -> Flask:
         ("/instances/<instance_id>", pages.instance),
     ):
         app.add_url_rule(address, view.__name__, view, methods=["GET"], provide_automatic_options=False)
+    app.before_request(_understood)
     app.after_request(_guarded)
     for kind, explained in _EXPLAINED.items():
         app.register_error_handler(kind, explained)
@@ -107,6 +113,25 @@ _EXPLAINED: Mapping[type[Exception], Callable[[Any], tuple[Any, ...]]] = {
     ValueError: lambda error: _sentence(400, f"That address is not understood: {error}."),
     **dict.fromkeys(AWAY, lambda error: _sentence(503, f"The database does not answer: {in_short(error)}.")),
 }
+
+
+def _understood() -> None:
+    """Raises ValueError for what PostgreSQL has no room for in a text."""
+    if "\0" in request.path or any("\0" in value for value in request.args.values()):
+        raise ValueError("it has a character that no name has")
+
+
+def _of_lines(wanted: Wanted) -> log.Filters:
+    """The same filters for lines of the log, whose outcomes are others."""
+    return log.Filters(
+        instance=wanted.instance,
+        host=wanted.host,
+        project=wanted.project,
+        user=wanted.user,
+        since=wanted.since,
+        until=wanted.until,
+        text=wanted.text,
+    )
 
 
 def _wanted(asked: MultiDict[str, str] | Mapping[str, str]) -> Wanted:

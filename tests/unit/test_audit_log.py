@@ -14,8 +14,9 @@ import pytest
 import sqlalchemy as sa
 
 from lab.postgresql import PostgreSQL
+from resizeflow.audit import search as searching
 from resizeflow.audit.moments import moment
-from resizeflow.audit.search import Filters, place_of, search
+from resizeflow.audit.search import PAGE, Filters, Place, horizon, look, place_of, search
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.chaos.runner import work_folder
 from resizeflow.errors import UsageError
@@ -132,6 +133,44 @@ def test_pages_are_all_there_is_and_nothing_twice(full: Cloud) -> None:
         before = paged[-1]
     assert paged == whole
     assert len(set(whole)) == MACHINES * EACH
+
+
+@pytest.mark.parametrize("at_once", [77, 300, MACHINES * EACH + 1])
+def test_words_are_looked_for_in_so_many_lines_at_a_time(
+    full: Cloud, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "LOOKED_AT", at_once)
+    wanted, pages, before = Filters(text="word7 "), 0, None
+    lines: list[Event] = []
+    while True:
+        with full.database.read() as tx:
+            page = look(tx, wanted, before=before)
+        pages += 1
+        lines += page.lines
+        assert page.older is None or page.back_to is not None
+        if page.older is None:
+            break
+        before = Place.parse(str(page.older))
+    with full.database.read() as tx:
+        assert [place_of(line) for line in lines] == [place_of(line) for line in search(tx, wanted, 5000)]
+    assert len(lines) == MACHINES
+    assert pages >= MACHINES * EACH // at_once
+
+
+def test_a_page_of_words_ends_where_it_is_full(full: Cloud) -> None:
+    with full.database.read() as tx:
+        first = look(tx, Filters(text="of vm"))
+        second = look(tx, Filters(text="of vm"), before=first.older)
+        whole = search(tx, Filters(), 2 * PAGE)
+    assert [place_of(line) for line in (*first.lines, *second.lines)] == [place_of(line) for line in whole]
+
+
+def test_where_words_end_is_found_without_a_look_at_a_line(full: Cloud) -> None:
+    with full.database.read() as tx:
+        latest = search(tx, Filters(), 101)
+        assert horizon(tx, Filters(text="nowhere"), 100) == latest[-1].at
+        assert horizon(tx, Filters(text="nowhere"), MACHINES * EACH) is None
+        assert horizon(tx, Filters(instance="vm3"), EACH - 1) == found(full, instance="vm3")[-1].at
 
 
 def test_a_machine_is_found_by_its_uuid(cloud: Cloud) -> None:

@@ -21,7 +21,7 @@ from resizeflow.errors import UsageError
 from resizeflow.flows import TASKS
 from resizeflow.metrics import Metrics
 from resizeflow.observer import OUTCOMES
-from resizeflow.persistence.models import Debt
+from resizeflow.persistence.models import RETRIES, Debt
 from resizeflow.states import JobState
 from tests.observed import Story, lines, observed
 
@@ -95,6 +95,14 @@ def test_takeovers(cloud: Cloud, story: Story, shown: Families) -> None:
     taken = samples(shown, "resizeflow_takeovers", "_total")
     assert {flow: number for flow, number in taken.items() if number} == {("resize_v1",): 1}
     assert cloud.job(story.taken_over).epoch == 2
+
+
+def test_retries_are_those_of_the_log(cloud: Cloud, story: Story, shown: Families) -> None:
+    counted: Counter[tuple[str, ...]] = Counter()
+    for (_flow, kind), number in samples(shown, "resizeflow_retries", "_total").items():
+        counted[kind,] += int(number)
+    assert counted == {(kind,): len(lines(cloud, story, kind)) for kind in RETRIES}
+    assert counted["unknown",] == 1
 
 
 def test_tasks_are_those_of_the_log(cloud: Cloud, story: Story, shown: Families) -> None:
@@ -196,7 +204,17 @@ def test_names_follow_the_conventions(shown: Families) -> None:
             assert family.name.endswith("_seconds")
         for sample in family.samples:
             assert sample.name.endswith("_total") == (family.type == "counter"), sample.name
-            assert set(sample.labels) <= {"flow", "task", "direction", "method", "outcome", "state", "version", "le"}
+            assert set(sample.labels) <= {
+                "flow",
+                "task",
+                "direction",
+                "method",
+                "outcome",
+                "state",
+                "kind",
+                "version",
+                "le",
+            }
             assert not any(label in family.name.split("_") for label in sample.labels if label not in {"task", "le"})
 
 

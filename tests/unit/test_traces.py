@@ -27,6 +27,7 @@ from resizeflow.persistence.transaction import Transaction
 from resizeflow.service import Submitted
 from resizeflow.traces import Traces
 from resizeflow.worker import TASKS, Worker
+from tests.console import Console
 from tests.observed import REFUSAL, Story, lines, observed, run
 
 
@@ -174,23 +175,57 @@ class Collector(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def test_they_are_sent_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cloud = Cloud(tmp_path).build()
-    job = cloud.service.resize("web", "big", host="h2")
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, ExportTraceServiceRequest]]]:
+    """What a collector gets, to which the environment points."""
+    Collector.taken.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("OTEL_SERVICE_NAME", "resizes")
-        with Worker(cloud.database, cloud.settings, clock=cloud.clock, observers=[Traces(cloud.database)]) as worker:
-            worker.take_and_run(job.job_id)
+        yield Collector.taken
         server.shutdown()
-    assert {path for path, _ in Collector.taken} == {"/v1/traces"}
-    resources = [spans for _, request in Collector.taken for spans in request.resource_spans]
+
+
+def check_sent(taken: list[tuple[str, ExportTraceServiceRequest]], migration: str) -> None:
+    """All spans of a resize, of the service that the environment names."""
+    assert {path for path, _ in taken} == {"/v1/traces"}
+    resources = [spans for _, request in taken for spans in request.resource_spans]
     service = {one.value.string_value for spans in resources for one in spans.resource.attributes if "name" in one.key}
     assert "resizes" in service
     sent = [span for spans in resources for scope in spans.scope_spans for span in scope.spans]
-    assert {span.trace_id for span in sent} == {uuid.UUID(job.migration_id).bytes}
+    assert {span.trace_id for span in sent} == {uuid.UUID(migration).bytes}
     assert [span.name for span in sent] == [*TASKS["resize_v1"], "resize_v1"]
+
+
+def test_they_are_sent_where_the_environment_says(
+    tmp_path: Path, taken: list[tuple[str, ExportTraceServiceRequest]]
+) -> None:
+    cloud = Cloud(tmp_path).build()
+    job = cloud.service.resize("web", "big", host="h2")
+    with Worker(cloud.database, cloud.settings, clock=cloud.clock, observers=[Traces(cloud.database)]) as worker:
+        worker.take_and_run(job.job_id)
+    check_sent(taken, job.migration_id)
+
+
+def test_what_a_command_does_itself_is_traced_as_well(
+    tmp_path: Path, taken: list[tuple[str, ExportTraceServiceRequest]]
+) -> None:
+    console = Console(Cloud(tmp_path, traces="true").build().folder / "resizeflow.conf")
+    resized = console.ask("resize", "web", "--flavor", "big", "--host", "h2")
+    check_sent(taken, resized["migration"])
+
+
+def test_a_command_neither_speaks_of_a_collector_that_is_away_nor_waits_long_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(Cloud(tmp_path, traces="true").build().folder / "resizeflow.conf")
+    monkeypatch.setattr(traces, "LAST", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        resized = console.type("resize", "web", "--flavor", "big", "--host", "h2")
+    assert (resized.code, resized.err) == (0, "")
+    assert "web is resized" in resized.out.splitlines()[-1]
 
 
 def test_nobody_waits_long_for_a_collector_that_is_away(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +249,26 @@ try:
 except UsageError as error:
     print(error)
 """
+
+
+REFUSED = """
+import sys
+sys.modules["opentelemetry"] = None
+from resizeflow import cli
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_without_opentelemetry_a_command_that_would_trace_submits_nothing(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path, traces="true").build()
+    words = ["--config-file", str(cloud.folder / "resizeflow.conf"), "resize", "web", "--flavor", "big"]
+    said = subprocess.run([sys.executable, "-c", REFUSED, *words], check=False, capture_output=True, text=True)
+    assert said.returncode == 2, said
+    assert "needs OpenTelemetry" in said.stderr
+    with cloud.database.read() as tx:
+        assert tx.migrations.list() == []
+    detached = subprocess.run([sys.executable, "-c", REFUSED, *words, "--detach"], check=False, capture_output=True)
+    assert detached.returncode == 0, detached
 
 
 def test_without_opentelemetry_it_is_one_sentence_and_only_where_it_is_wanted() -> None:

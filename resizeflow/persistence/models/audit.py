@@ -17,6 +17,8 @@ SEALS = "seals"
 """The chain of the seals, as a log of its own."""
 COMMON_KINDS = ("effect", "note", "notification", "state", "task")
 """Kinds of lines of which every migration has many: the latest are found soon without an index."""
+RETRIES = frozenset({"retry", "unknown", "waiting"})
+"""Kinds of lines that say that something is tried again."""
 RARE = "kind NOT IN ({})".format(", ".join(f"'{kind}'" for kind in COMMON_KINDS))
 UNUSUAL = "outcome != 'ok'"
 UNSEALED = "NOT sealed"

@@ -21,6 +21,7 @@ from cliff.commandmanager import CommandManager
 from resizeflow import __version__, runbook
 from resizeflow.commands import COMMANDS, GROUPS
 from resizeflow.commands.backend import Backend
+from resizeflow.commands.visible import visible_streams
 from resizeflow.errors import Interrupted, ResizeflowError, UsageError
 
 DESCRIPTION = "Resize and cold-migrate libvirt machines. A resize that is interrupted is resumed or rolled back."
@@ -172,6 +173,11 @@ def show_group(group: str, out: Any) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; whatever goes wrong is one sentence and an exit code (resizeflow.errors)."""
+    with visible_streams():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     app = Resizeflow()
     try:

@@ -181,11 +181,12 @@ def _scenarios(names: Iterable[str] | None) -> list[str]:
 @contextmanager
 def _progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
     """A bar on a terminal, that is told how much is done; nothing elsewhere."""
-    from rich.console import Console  # noqa: PLC0415 - not needed for help
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
+    from resizeflow.commands.console import Console  # noqa: PLC0415 - rich is not needed for help
+
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
+    console = Console(sys.stderr)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.update(task, completed=done)

@@ -12,9 +12,8 @@ import time
 from collections.abc import Iterator
 from typing import Protocol, TextIO
 
-from rich.console import Console
-
 from resizeflow.commands.backend import Backend
+from resizeflow.commands.console import Console
 from resizeflow.commands.live import LiveDisplay
 from resizeflow.commands.news import Feed, News
 from resizeflow.commands.outcome import how_to_go_on, told

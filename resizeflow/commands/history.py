@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from resizeflow.commands.base import Lister, table
 from resizeflow.commands.event_row import row_of
 from resizeflow.commands.migration import ID, LogBroken
+from resizeflow.commands.visible import COLOURS, END
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,8 +38,6 @@ WIDEST, NARROWEST = 110, 60
 """Characters to a line of a story, as far as the terminal has them; elsewhere it is 80."""
 INDENT = 10
 """What stands before a line's text: its time."""
-COLOURS = {"good": "\x1b[32m", "warning": "\x1b[33m", "bad": "\x1b[31m"}
-END = "\x1b[0m"
 COMMAND = re.compile(r"`[^`]+`")
 
 

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from datetime import UTC, datetime
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resizeflow.commands.board import Board, TaskLine, TaskProgress, headline, speed, whereabouts
+from resizeflow.commands.console import Console
 from resizeflow.commands.news import News
 from resizeflow.states import JobState
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, TextIO
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from resizeflow.audit.progress import size
+from resizeflow.commands.console import Console
 from resizeflow.commands.verdicts import shown
 from resizeflow.persistence.models import Flavor
 from resizeflow.plan import Plan

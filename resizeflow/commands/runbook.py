@@ -57,8 +57,9 @@ resizeflow runbook no-valid-host
         if not self.app.stdout.isatty():
             self.app.stdout.write(text)
             return
-        from rich.console import Console  # noqa: PLC0415 - rich is not needed for help
-        from rich.markdown import Markdown  # noqa: PLC0415 - as above
+        from rich.markdown import Markdown  # noqa: PLC0415 - rich is not needed for help
+
+        from resizeflow.commands.console import Console  # noqa: PLC0415 - as above
 
         Console(file=self.app.stdout).print(Markdown(text, hyperlinks=False))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import pwd
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +16,7 @@ import sqlalchemy as sa
 from resizeflow.actor import Actor
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.errors import UsageError
+from resizeflow.persistence import schema
 from resizeflow.persistence.chain import COVERED, GENESIS, link, row_of
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.events import KINDS
@@ -243,6 +246,36 @@ def test_a_key_that_cannot_be_used_is_one_sentence(
 def test_the_first_program_makes_the_key_and_only_its_owner_reads_it(cloud: Cloud) -> None:
     assert cloud.settings.audit_key_file.stat().st_mode & 0o777 == 0o600
     assert len(bytes.fromhex(cloud.settings.audit_key_file.read_text())) == 32
+
+
+def test_the_key_is_on_the_disk_before_the_database_knows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(Path(f"/proc/self/fd/{handle}").readlink()))
+    database = Database(f"sqlite:///{tmp_path}/state.db", key=tmp_path / "keys" / "audit.key")
+    schema.upgrade(database)
+    with database.write():
+        pass
+    assert synced[-1] == tmp_path / "keys", "the folder, after the file"
+    assert len(synced) == 2
+    assert [file.name for file in (tmp_path / "keys").iterdir()] == ["audit.key"]
+
+
+@pytest.mark.parametrize(
+    ("login", "sudo", "user"),
+    [("0", "alice", "root"), ("4294967295", "alice", "alice"), ("4294967295", None, "by uid"), (None, None, "by uid")],
+)
+def test_who_asks_is_who_logged_in_whatever_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, login: str | None, sudo: str | None, user: str
+) -> None:
+    monkeypatch.setattr("resizeflow.actor.LOGIN_UID", tmp_path / "loginuid")
+    if login is not None:
+        (tmp_path / "loginuid").write_text(login)
+    for name in ("LOGNAME", "USER"):
+        monkeypatch.setenv(name, "mallory")
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    if sudo is not None:
+        monkeypatch.setenv("SUDO_USER", sudo)
+    assert Actor.here().user == (pwd.getpwuid(os.getuid()).pw_name if user == "by uid" else user)
 
 
 def test_the_docs_say_what_each_kind_of_line_tells(cloud: Cloud) -> None:

@@ -14,6 +14,7 @@ from resizeflow.commands.audit_verify import counted, size_of
 from resizeflow.commands.base import Shown, Telling
 from resizeflow.commands.progress_bar import progress
 from resizeflow.errors import UsageError
+from resizeflow.files import sync_folder
 
 
 class AuditExport(Telling):
@@ -61,8 +62,7 @@ resizeflow audit export --migration 1a2b3c4d
 def _write(file: Path, lines: Iterable[str], written: Callable[[int], None]) -> tuple[int, str]:
     """Makes a file: whole, or not at all; how many lines it has, and the last one. Raises UsageError if it cannot be
     made, or is there."""
-    if file.exists():
-        raise UsageError(f"{file} is there already, and may be the only one to have what was pruned: name a new file.")
+    _require_new(file)
     count, line, temporary = 0, "", None
     try:
         with tempfile.NamedTemporaryFile(
@@ -74,13 +74,20 @@ def _write(file: Path, lines: Iterable[str], written: Callable[[int], None]) -> 
                 written(1)
             out.flush()
             os.fsync(out.fileno())
+        _require_new(file)  # Another export may have made it meanwhile.
         temporary.replace(file)
+        sync_folder(file.parent)
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}.") from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
     return count, line
+
+
+def _require_new(file: Path) -> None:
+    if file.exists():
+        raise UsageError(f"{file} is there already, and may be the only one to have what was pruned: name a new file.")
 
 
 class AuditPrune(Telling):

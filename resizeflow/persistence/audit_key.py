@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from oslo_db.exception import DBDuplicateEntry
 
 from resizeflow.errors import UsageError
+from resizeflow.files import sync_folder
 from resizeflow.persistence.models import AuditKeyRow
 
 BYTES = 32
@@ -82,16 +83,16 @@ class AuditKey:
             if self.file.exists():
                 return
             handle, name = tempfile.mkstemp(dir=self.file.parent, prefix=f".{self.file.name}-")
-            with os.fdopen(handle, "w") as out:
-                out.write(f"{secrets.token_hex(BYTES)}\n")
-                out.flush()
-                os.fsync(out.fileno())
             try:
-                os.link(name, self.file)
-            except FileExistsError:
-                pass
+                with os.fdopen(handle, "w") as out:
+                    out.write(f"{secrets.token_hex(BYTES)}\n")
+                    out.flush()
+                    os.fsync(out.fileno())
+                with contextlib.suppress(FileExistsError):
+                    os.link(name, self.file)
             finally:
                 Path(name).unlink()
+            sync_folder(self.file.parent)  # The database must not know a key that nobody has any more.
         except OSError as error:
             raise UsageError(f"The audit key {self.file} cannot be made: {error.strerror}.") from None
 

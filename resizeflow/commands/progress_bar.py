@@ -18,11 +18,12 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     if not sys.stderr.isatty():
         yield lambda _more: None
         return
-    from rich.console import Console  # noqa: PLC0415 - not needed for help
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
+    from resizeflow.commands.console import Console  # noqa: PLC0415 - rich is not needed for help
+
     shown = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*shown, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*shown, console=Console(sys.stderr), transient=True) as bar:
         task, done, moved = bar.add_task(what, total=total), 0, 0.0
 
         def add(more: int) -> None:

@@ -40,7 +40,7 @@ resizeflow dashboard --listen 127.0.0.1:9000
         from resizeflow.pages.dashboard import application  # noqa: PLC0415 - as above
 
         try:
-            server = waitress.create_server(application(database), host=address, port=port, threads=THREADS)
+            server = waitress.create_server(application(database, address), host=address, port=port, threads=THREADS)
         except OSError as error:
             raise UsageError(
                 f"Nothing can be served at {parsed_args.listen}: {error.strerror or error}. "

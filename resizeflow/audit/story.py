@@ -14,6 +14,7 @@ from enum import StrEnum
 from resizeflow.audit.outcome import advice, sentence, standing, title
 from resizeflow.audit.progress import duration, size
 from resizeflow.audit.timeline import Downtime, TakeOver, Timeline, state_in, timeline
+from resizeflow.persistence import next_actions
 from resizeflow.persistence.models import Event, Job, Migration
 from resizeflow.states import Direction, JobState
 
@@ -95,13 +96,28 @@ def story(migration: Migration, jobs: Sequence[Job], events: Sequence[Event]) ->
     lines = teller.tell(events)
     job = next((job for job in jobs if job.state is not JobState.DONE), None)
     stands, reason = standing(migration.status, job.state if job else None), job.reason if job else None
+    to_do = advice(migration.id, migration.instance_name, stands, reason, migration.error)
+    owed = left_behind(events)
     return Story(
         title(migration),
         lines,
         {letter: _who(name) for name, letter in teller.letters.items()},
-        sentence(migration, job),
-        advice(migration.id, migration.instance_name, stands, reason, migration.error),
+        sentence(migration, job) + (f" Left behind: {', '.join(owed)}." if owed else ""),
+        to_do or (next_actions.of_debt() if owed else None),
     )
+
+
+def left_behind(events: Sequence[Event]) -> list[str]:
+    """What is owed at a log's end: `disk web-1-vda.qcow2 of h1`."""
+    owed: dict[str, None] = {}
+    for event in events:
+        if event.kind == "debt" and event.transition:
+            thing = f"{event.data['what']} {event.data['object']} of {event.host}"
+            if event.transition.endswith(" owed"):
+                owed[thing] = None
+            else:
+                owed.pop(thing, None)
+    return list(owed)
 
 
 def _who(worker: str) -> str:

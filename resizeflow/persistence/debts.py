@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from resizeflow.persistence import next_actions
 from resizeflow.persistence.models import SERVICE_OF, Debt, Host, Migration
 from resizeflow.states import Outcome
 
@@ -66,6 +67,7 @@ class Debts:
             host=host.name,
             transition=transition,
             outcome=Outcome.WAITING if debt.settled_at is None else Outcome.OK,
+            next_action=next_actions.of_debt() if debt.settled_at is None else None,
             what=debt.kind,
             object=debt.object,
         )

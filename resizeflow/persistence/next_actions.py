@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from resizeflow.runbook import ATTENTION, ROLLED_BACK, WAITS, command_for, page_of_reason
+from resizeflow.runbook import ATTENTION, DEBTS, ROLLED_BACK, WAITS, command_for, page_of_reason
 
 WAITING: Mapping[str, str] = {
     "host-away": "bring the host back: the job then goes on by itself",
@@ -19,6 +19,11 @@ FAILED: Mapping[str, str] = {
     "port-not-plugged-in": "see to the network agent of that host, then ask again",
 }
 """By page: what to do after a rollback, beside putting right what the error says."""
+
+
+def of_debt() -> str:
+    """What was left behind where nobody answered."""
+    return _with_page("nothing: a worker removes what was left behind when it can", DEBTS)
 
 
 def of_wait(reason: str) -> str:

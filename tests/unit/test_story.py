@@ -265,6 +265,9 @@ def test_what_was_left_behind(cloud: Cloud, job: Submitted) -> None:
     cloud.service.rollback(job.migration_id)
     assert cloud.run(job) is JobState.DONE
     before = len(told(cloud, job))
+    found = kept(cloud, job)
+    assert re.search(r"as before\..* Left behind: disk \S+ of h2, domain \S+ of h2\.$", found.ending)
+    assert found.to_do == "nothing: a worker removes what was left behind when it can (`resizeflow runbook debts`)"
     cloud.world.set_up("h2", True)
     with Worker(cloud.database, cloud.settings, clock=FastClock()) as worker:
         worker.drain()
@@ -278,6 +281,8 @@ def test_what_was_left_behind(cloud: Cloud, job: Submitted) -> None:
         *(f"{thing} is removed from h2" for thing in owed),
     ]
     assert kept(cloud, job).lines[-1].tone is Tone.GOOD
+    assert "Left behind" not in kept(cloud, job).ending
+    assert kept(cloud, job).to_do is None
 
 
 # --- on a screen -----------------------------------------------------------------------------------------

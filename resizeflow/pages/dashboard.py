@@ -75,10 +75,10 @@ class Pages:
         return render_template("instance.html", name=name, instance_id=instance_id, instance=instance, page=page)
 
 
-def application(database: Database, address: str = "127.0.0.1") -> Flask:
-    """The pages as a WSGI application that listens at an address of this machine's."""
+def application(database: Database, host: str = "127.0.0.1") -> Flask:
+    """The pages as a WSGI application that listens at `host`, a loopback address."""
     app = Flask("resizeflow.pages")
-    app.config["TRUSTED_HOSTS"] = [*HOSTS, address]
+    app.config["TRUSTED_HOSTS"] = [*HOSTS, host]
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined, "autoescape": True}
     app.jinja_env.filters.update(FILTERS)
     app.jinja_env.globals["standalone"] = False

@@ -39,7 +39,7 @@ class Guest:
     def facts(self) -> GuestFacts:
         """What makes the guest itself."""
         try:
-            return GuestFacts(**json.loads(self._file.read_text()))
+            return GuestFacts(**json.loads(self.file.read_text()))
         except FileNotFoundError:
             raise LabError(f"lab '{self.lab.name}' has no guest '{self.name}'") from None
 
@@ -77,10 +77,10 @@ class Guest:
         """Make its disks in the host's pool, its volumes in Cinder, define it there, and start it. Without disks its
         first volume is its first disk."""
         with locked(ROOT):
-            if self._file.exists():
+            if self.file.exists():
                 raise LabError(f"lab '{self.lab.name}' already has a guest '{self.name}'")
             facts = self._new_facts(ip)
-            self._file.write_text(json.dumps(asdict(facts)))
+            self.file.write_text(json.dumps(asdict(facts)))
         try:
             made = [self._make_disk(host, number, spec) for number, spec in enumerate(disks)]
             attached = [self._make_volume(host, number, spec) for number, spec in enumerate(volumes)]
@@ -103,12 +103,12 @@ class Guest:
                 host.virsh("destroy", self.name)
             with suppress(LabError):
                 host.virsh("undefine", self.name, "--managed-save", "--snapshots-metadata")
-            for path in host.pool_path.glob(f"{self.name}-vd?.*"):
+            for path in self.disks(host):
                 path.unlink()
-        if self._file.exists():
+        if self.file.exists():
             for volume in self.facts.volumes:
                 remove(self.lab.volumes, volume, self.uuid, self._hosts_up())
-        self._file.unlink(missing_ok=True)
+        self.file.unlink(missing_ok=True)
 
     def start(self, host: "Host") -> None:
         """Start it where it is defined."""
@@ -136,6 +136,10 @@ class Guest:
         """Host name → state, for every host that answers and knows the guest."""
         known = ((host.name, self.state(host)) for host in self._hosts_up())
         return {host: state for host, state in known if state is not None}
+
+    def disks(self, host: "Host") -> list[Path]:
+        """Its disks in a host's pool."""
+        return list(host.pool_path.glob(f"{self.name}-vd?.*"))
 
     def ping(self, timeout: float = 10) -> bool:
         """Whether it answers ping from the lab's switch within the time."""
@@ -172,7 +176,8 @@ class Guest:
         return last_record_in(host.serial_log(self.name))
 
     @property
-    def _file(self) -> Path:
+    def file(self) -> Path:
+        """The lab's note of it."""
         return self.lab.paths.guests / f"{self.name}.json"
 
     def _hosts_up(self) -> list["Host"]:
@@ -204,7 +209,7 @@ class Guest:
             spec.kind, spec.size_gb, f"{self.name}-{number}"
         )
         facts = self.facts
-        self._file.write_text(json.dumps(asdict(replace(facts, volumes=[*facts.volumes, volume]))))
+        self.file.write_text(json.dumps(asdict(replace(facts, volumes=[*facts.volumes, volume]))))
         return attach(self.lab.volumes, volume, facts.uuid, host)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lab.cinder import PROJECT
 from lab.guest import DiskSpec, Guest, VolumeSpec, guest_names
+from lab.kept import Kept
 from lab.lab import Lab
 from resizeflow.chaos.cloud import Cloud, normal
 from resizeflow.clock import Clock
@@ -55,18 +56,28 @@ class Fleet(Cloud):
         """All hosts of the lab known; the guest `web` booted on h1, in a VLAN if the lab has any, adopted; a larger
         flavor `big`."""
         self.know_hosts()
-        self.guest.create(self.lab.host("h1"), vcpus=1, memory_mb=256, disks=disks, volumes=volumes)
+        if volumes:
+            self._boot(disks, volumes)
+        else:
+            kept = Kept(self.guest, self.lab.host("h1"), "-".join(f"{disk.size_gb}-{disk.format}" for disk in disks))
+            if not kept.exists():
+                self._boot(disks)
+                kept.keep()
+            kept.wake()
         if autostart:
             self.lab.host("h1").virsh("autostart", "web")
         if vlan is not None:
             self.lab.host("h1").place_in_vlan("web", vlan)
-        self.guest.wait_report(boots=1, timeout=90)
         if not running:
             self.guest.shutdown(self.lab.host("h1"))
         self.uuid = self.guest.uuid
         self.inventory.adopt("h1", "web")
         self.inventory.create_flavor("big", vcpus=2, memory_mb=384, root_gb=2, ephemeral_gb=max(len(disks) - 1, 0))
         return self
+
+    def _boot(self, disks: tuple[DiskSpec, ...], volumes: tuple[VolumeSpec, ...] = ()) -> None:
+        self.guest.create(self.lab.host("h1"), vcpus=1, memory_mb=256, disks=disks, volumes=volumes)
+        self.guest.wait_report(boots=1)
 
     def know_hosts(self) -> None:
         """An empty state database, and in it all hosts of the lab."""

@@ -258,8 +258,8 @@ def test_who_held_it_before_can_do_nothing_any_more(cloud: Cloud) -> None:
     assert cloud.job(job).state is JobState.DONE
 
 
-@pytest.mark.slow
-def test_killed_at_every_commit_of_a_discarding_revert(memory_path: Path) -> None:
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.certify)], ids=["few", "all"])
+def test_killed_at_a_commit_of_a_discarding_revert(memory_path: Path, every: int) -> None:
     log = memory_path / "points"
 
     def begun(number: int) -> tuple[Cloud, Submitted]:
@@ -276,7 +276,7 @@ def test_killed_at_every_commit_of_a_discarding_revert(memory_path: Path) -> Non
     assert done[:2] == (("h1",), MigrationStatus.REVERTED)
     points = [point for point in dict.fromkeys(log.read_text().split()) if "#" in point and point.endswith(".after")]
     points += ["RestoreSource.SUCCESS.before", "RemoveDestination.SUCCESS.before", "FinishRevert.SUCCESS.before"]
-    for number, point in enumerate(points, start=1):
+    for number, point in enumerate(points[::every], start=1):
         cloud, job = begun(number)
         assert cloud.run_in_child(job, point) == KILLED, point
         assert cloud.run(job, tries=3) is JobState.DONE, f"{point}\n{cloud.story(job)}"

@@ -50,7 +50,7 @@ def chromium() -> Iterator[Browser]:
         missing = f"{CHROMIUM} is missing: `scripts/bootstrap` installs it"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=120_000)
         yield browser
         browser.close()
 
@@ -67,7 +67,7 @@ def served(console: Console, end: signal.Signals = signal.SIGINT) -> Iterator[st
         yield found[0]
     finally:
         dashboard.send_signal(end)
-        _, said = dashboard.communicate(timeout=10)
+        _, said = dashboard.communicate(timeout=60)
     assert (dashboard.returncode, said) == (0, "")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
@@ -20,6 +20,7 @@ from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
 from tests.browser import Watched, chromium, served
 from tests.console import Console
+from tests.killed import killed_in_transfer
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -29,6 +30,9 @@ HOSTILE = (
     "w" * 255,
 )
 WatchedMaker = Callable[..., Watched]
+PATIENCE = 60_000
+"""Milliseconds that a busy machine gets for what takes a few."""
+expect.set_options(timeout=PATIENCE)
 
 
 class Past(Cloud):
@@ -44,7 +48,7 @@ class Past(Cloud):
         self.finished = self.service.resize("web", "big", host="h2")
         assert self.run_in_child(self.finished, "PowerOffSource.RUNNING.after") == KILLED
         self.expire(self.finished)
-        assert self.run_in_child(self.finished, "TransferDisks.commit.progress#1.after") == KILLED
+        killed_in_transfer(self, self.finished)
         self.expire(self.finished)
         assert self.run_in_child(self.finished, "DefineDestination.define#1.after", "lose-reply") == 0
         assert self.job(self.finished).state is JobState.DONE
@@ -53,7 +57,7 @@ class Past(Cloud):
         for job, name in zip(self.hostile, HOSTILE, strict=True):
             self._rename(job, name)
         self.moving = self.service.resize("moving", "big", host="h2")
-        assert self.run_in_child(self.moving, "TransferDisks.commit.progress#1.after") == KILLED
+        killed_in_transfer(self, self.moving)
         self.queued = self.service.migrate("queued", host="h2")
 
     def _undo(self, name: str) -> Submitted:
@@ -123,7 +127,7 @@ def watch(browser: Browser) -> Iterator[WatchedMaker]:
 
     def make(**how: Any) -> Watched:
         contexts.append(browser.new_context(**how))
-        contexts[-1].set_default_timeout(10_000)
+        contexts[-1].set_default_timeout(PATIENCE)
         return Watched(contexts[-1])
 
     yield make

@@ -83,6 +83,7 @@ def test_what_needs_a_person_is_first_with_the_command(past: Past, address: str,
         assert seen.rows("hosts")[1][1] == "disabled: a disk is <b>replaced</b>"
         seen.photograph("dashboard-alarm")
         seen.page.get_by_role("link", name="queued").first.click()
+        seen.page.wait_for_url("**/instances/*")
         assert seen.rows("found")[0][5] == "needs attention"
     finally:
         with past.database.write() as tx:
@@ -131,6 +132,7 @@ def test_history_is_searched(past: Past, address: str, watch: WatchedMaker) -> N
     seen.page.get_by_label("outcome").select_option("rolled back")
     seen.page.get_by_label("machine", exact=True).fill("undone")
     seen.page.get_by_role("button", name="Search").last.click()
+    seen.page.wait_for_url("**/history?*outcome=rolled*")
     assert [row[1] for row in seen.rows("found")] == ["undone"]
     assert "failpoint" in seen.rows("found")[0][6]
     assert seen.page.get_by_label("machine", exact=True).input_value() == "undone"
@@ -190,7 +192,7 @@ def test_all_text_can_be_read(past: Past, address: str, watch: WatchedMaker, sch
 
 
 def ask(address: str, method: str, path: str = "/", host: str = "127.0.0.1") -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
     connection.request(method, path, headers={"Host": host})
     return connection.getresponse()
 

@@ -192,6 +192,7 @@ def test_6_a_carrier_that_no_job_needs(cloud: Cloud) -> None:
 
 def test_6_in_an_open_migration_nothing_is_left_over(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2")
+    cloud.world.set_speed(transfer_seconds=3600)
     assert cloud.run_in_child(job, "TransferDisks.transfer.running") == KILLED
     assert found(cloud) == []
     repair_only = doctor(cloud).repair("test")

@@ -403,7 +403,10 @@ def test_a_worker_is_told_to_stop(
     if operation == "revert":
         finish(cloud, job)
         job = cloud.service.revert("web")
+    if point.endswith(".running"):
+        cloud.world.set_speed(transfer_seconds=3600)
     stopping(job, point)
+    cloud.world.set_speed(transfer_seconds=0)
     assert cloud.job(job).state is JobState.QUEUED
     assert look(cloud, job).migration == status
     finish(cloud, job)

@@ -253,12 +253,15 @@ class SimulatedWorld:
             )
 
     def set_speed(self, **seconds: float) -> None:
-        """How long things take: `transfer_seconds`, `merge_seconds`, `shutdown_seconds`."""
+        """How long things take: `transfer_seconds` (also of those under way), `merge_seconds`, `shutdown_seconds`,
+        `plug_seconds`."""
         unknown = seconds.keys() - DEFAULTS.keys()
         if unknown:
             raise ValueError(f"There is no speed {', '.join(sorted(unknown))}.")
         with self._store.transaction() as db:
             db.executemany("UPDATE settings SET value = ? WHERE name = ?", [(v, k) for k, v in seconds.items()])
+            if "transfer_seconds" in seconds:
+                db.execute("UPDATE transfers SET seconds = ?", (seconds["transfer_seconds"],))
 
     def fail(
         self,

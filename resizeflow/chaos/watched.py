@@ -37,8 +37,8 @@ class Trace:
     def add(self, host: str, method: str, args: tuple[Any, ...]) -> None:
         words = [arg for arg in args if isinstance(arg, str) and "\n" not in arg and " " not in arg]
         line = "\t".join([str(os.getpid()), host, method, *words])
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
+        with self.path.open("ab", buffering=0) as file:
+            file.write(f"{line}\n".encode())
 
     def calls(self) -> Iterator[Call]:
         if self.path.exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lxml import etree
 
@@ -90,8 +91,10 @@ class Definition:
         raise ValueError(f"The machine {self.name} has no disk.")
 
 
+@lru_cache(maxsize=64)
 def read(xml: str) -> Definition:
-    """Reads a definition. Raises ValueError if it is not a domain's."""
+    """Reads a definition, of which a flow looks at the same few again and again. Raises ValueError if it is not a
+    domain's."""
     root = parse(xml)
     nics = root.findall("devices/interface")
     return Definition(

@@ -95,9 +95,8 @@ class SimulatedCinder(VolumeService):
 
     def _volume_of(self, attachment_id: str) -> str:
         """Before the call, so nothing is refused yet."""
-        with self._session.store.reading() as db:
-            row = db.execute("SELECT volume FROM attachments WHERE id = ?", (attachment_id,)).fetchone()
-            return attachment_id if row is None else str(row["volume"])
+        row = self._session.store.row("SELECT volume FROM attachments WHERE id = ?", (attachment_id,))
+        return attachment_id if row is None else str(row["volume"])
 
 
 def connection_of(attachment: sqlite3.Row) -> VolumeConnection:

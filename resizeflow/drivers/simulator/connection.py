@@ -158,9 +158,8 @@ def _served(session: Session) -> Hypervisor | VolumeService | NetworkService:
 
 
 def _return_if_due(store: Store, name: str) -> None:
-    with store.reading() as db:
-        if not db.execute("SELECT 1 FROM places WHERE name = ? AND attempts_left <= 0", (name,)).fetchone():
-            return
+    if store.row("SELECT 1 FROM places WHERE name = ? AND attempts_left <= 0", (name,)) is None:
+        return
     with store.transaction() as db:
         come_back(db, name)
     arrive(store, name)

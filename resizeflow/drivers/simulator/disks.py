@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 from urllib.parse import quote, unquote
 
@@ -182,6 +183,7 @@ def as_written(xml: str) -> str:
     return etree.tostring(etree.fromstring(xml), encoding="unicode")
 
 
+@lru_cache(maxsize=64)
 def without_secrets(xml: str) -> str:
     """The definition as libvirt gives it to those who do not ask for passwords."""
     root = etree.fromstring(xml)

@@ -15,6 +15,8 @@ from resizeflow.drivers.simulator.faults import Fault, capacity_of, halve, refus
 from resizeflow.drivers.simulator.jobs import settle
 from resizeflow.drivers.simulator.store import Store, boottime
 
+_PLACE = "SELECT * FROM places WHERE name = ?"
+
 
 class Session:
     """One place of the world in a store, a host, Cinder or Neutron, and the call under way."""
@@ -38,8 +40,7 @@ class Session:
 
     def connect(self) -> None:
         """Raises `Unreachable` if the place does not answer. One that is away for so many attempts has one less."""
-        with self.store.reading() as db:
-            place = self.place(db)
+        place = self._known(self.store.row(_PLACE, (self.name,)))
         if place["up"] and not place["hung"]:
             return
         with self.store.transaction() as db:
@@ -82,10 +83,12 @@ class Session:
 
     def place(self, db: sqlite3.Connection) -> sqlite3.Row:
         """Whether the place is up and answers. Raises `Unreachable` if there is none of its name."""
-        row: sqlite3.Row | None = db.execute("SELECT * FROM places WHERE name = ?", (self.name,)).fetchone()
-        if row is None:
+        return self._known(db.execute(_PLACE, (self.name,)).fetchone())
+
+    def _known(self, place: sqlite3.Row | None) -> sqlite3.Row:
+        if place is None:
             raise Unreachable(f"there is no '{self.name}' in this world")
-        return row
+        return place
 
     def _come_to_now(self, method: str, *, making: bool = False) -> sqlite3.Row | None:
         """Lets happen what is due, then a fault that waits; returns one that takes effect before it strikes."""

@@ -74,7 +74,7 @@ CREATE TABLE effects (
 
 DEFAULTS = {"transfer_seconds": 0.03, "merge_seconds": 0.02, "shutdown_seconds": 0.01, "plug_seconds": 0.0}
 
-_EVENTFUL = """SELECT EXISTS (SELECT 1 FROM faults) OR EXISTS (SELECT 1 FROM transfers)
+_EVENTFUL = """SELECT 1 WHERE EXISTS (SELECT 1 FROM faults) OR EXISTS (SELECT 1 FROM transfers)
     OR EXISTS (SELECT 1 FROM domains WHERE off_at IS NOT NULL)
     OR EXISTS (SELECT 1 FROM places WHERE NOT up OR hung)"""
 
@@ -123,10 +123,14 @@ class Store:
         with self._within("BEGIN") as db:
             yield db
 
+    def row(self, query: str, parameters: tuple[object, ...] = ()) -> sqlite3.Row | None:
+        """The first row of one question, which is a view of its own."""
+        row: sqlite3.Row | None = self._connected().execute(query, parameters).fetchone()
+        return row
+
     def eventful(self) -> bool:
         """Whether there is anything that happens by itself: a job, a shutdown, a fault that waits, a host away."""
-        with self.reading() as db:
-            return bool(db.execute(_EVENTFUL).fetchone()[0])
+        return self.row(_EVENTFUL) is not None
 
     def close(self) -> None:
         """Lets the file go."""
@@ -136,7 +140,7 @@ class Store:
 
     @contextmanager
     def _within(self, begin: str) -> Iterator[sqlite3.Connection]:
-        db = self._connect("rw") if self._db is None else self._db
+        db = self._connected()
         db.execute(begin)
         try:
             yield db
@@ -144,6 +148,9 @@ class Store:
             db.execute("ROLLBACK")
             raise
         db.execute("COMMIT")
+
+    def _connected(self) -> sqlite3.Connection:
+        return self._connect("rw") if self._db is None else self._db
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         self._db = sqlite3.connect(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from lxml import etree
@@ -23,6 +24,7 @@ def device_of(nic: Nic) -> str:
     return nic.device or f"tap{nic.mac.replace(':', '')}"[:15]
 
 
+@lru_cache(maxsize=64)
 def with_devices(live_xml: str) -> str:
     """The definition of what runs with the names of its taps, as libvirt shows it."""
     if "<interface" not in live_xml:

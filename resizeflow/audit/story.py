@@ -280,12 +280,15 @@ class _Teller:
             verb, _, rest = text.partition(" was asked for")
             did = f" asked to {_VERBS[verb]}{rest.removesuffix(', direction back')}" if verb in _VERBS else f": {text}"
             return f"{event.asked_by} on {event.asked_from}{did}"
-        words = {
-            "failure": f"{event.task} failed: {text.rstrip('.')}; what was done is undone",
-            "attention": f"stopped, a person is needed: {text}",
-            "stopped": f"worker {self._letter(event.worker)} was stopped, and put it down",
-        }
-        return words.get(event.kind, text)
+        match event.kind:
+            case "failure":
+                return f"{event.task} failed: {text.rstrip('.')}; what was done is undone"
+            case "attention":
+                return f"stopped, a person is needed: {text}"
+            case "stopped":
+                return f"worker {self._letter(event.worker)} was stopped, and put it down"
+            case _:
+                return text
 
     def _destination(self, event: Event) -> str:
         self._destinations += 1

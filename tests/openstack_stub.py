@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,8 +15,13 @@ from typing import Any, Self
 
 PROJECT = "2" * 32
 PASSWORD = "planted-password"  # noqa: S105
+PATIENCE = 60.0
+"""Seconds that a busy machine gets for what takes a moment."""
+NEVER = threading.Event()
+"""An answer is not due as long as anybody waits for it."""
 VERSIONS = {"versions": [{"id": "v3.0", "status": "CURRENT", "version": "3.71", "min_version": "3.0"}]}
 """What Cinder says of itself."""
+TOKENS = "POST /v3/auth/tokens"
 EXTENSION = "/v2.0/extensions/binding-extended"
 AGENTS = "/v2.0/agents"
 
@@ -35,11 +39,11 @@ class Asked:
 
 @dataclass
 class Answer:
-    """What is answered, `after` seconds. Without a status the connection is broken off."""
+    """What is answered, once it is `due` if that is given. Without a status the connection is broken off."""
 
     status: int | None = 200
     body: Any = field(default_factory=dict)
-    after: float = 0
+    due: threading.Event | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -81,9 +85,9 @@ class Stub:
     def is_keystone(self, endpoint: str, *roles: str) -> None:
         """Answers as a Keystone whose catalog has Cinder at an endpoint, and Neutron on the same server."""
         self.answer("GET /v3", Answer(body={"version": {"id": "v3.14", "status": "stable", "links": _links(self.url)}}))
-        self.answer("POST /v3/auth/tokens", self.token("secret-token-1", endpoint, *roles))
+        self.answer(TOKENS, self.token("secret-token-1", endpoint, *roles))
 
-    def token(self, token: str, endpoint: str, *roles: str, after: float = 0) -> Answer:
+    def token(self, token: str, endpoint: str, *roles: str) -> Answer:
         """A token for an hour; `admin` and `service` unless other roles are given."""
         url = f"{endpoint}/{PROJECT}" if endpoint.endswith("/v3") else endpoint
         end = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(time.time() + 3600))
@@ -98,7 +102,12 @@ class Stub:
                 {"type": "network", "name": "neutron", "endpoints": [_entry(endpoint.removesuffix("/v3"))]},
             ],
         }
-        return Answer(201, {"token": body}, after, {"X-Subject-Token": token})
+        return Answer(201, {"token": body}, headers={"X-Subject-Token": token})
+
+    def slow_clock(self) -> Callable[[int], float]:
+        """`time.clock_gettime`, by which each token asked for from now on takes ten minutes."""
+        clock, before = time.clock_gettime, len(self.requests(TOKENS))
+        return lambda which: clock(which) + 600 * (len(self.requests(TOKENS)) - before)
 
     def is_cinder(self) -> None:
         """Answers as a Cinder with nothing in it."""
@@ -143,10 +152,8 @@ def with_keystone(url: str) -> dict[str, str]:
 
 
 def nobody() -> str:
-    """An address at which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+    """An address at which nobody listens, nor will anybody meanwhile."""
+    return "http://127.0.0.1:1"
 
 
 def _entry(url: str) -> dict[str, str]:
@@ -169,7 +176,8 @@ def _handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
             stub.asked.append(asked)
             answers = stub.answers.get(asked.what, [Answer(404, "<html>nothing here</html>")])
             answer = answers.pop(0) if len(answers) > 1 else answers[0]
-            time.sleep(answer.after)
+            if answer.due is not None:
+                answer.due.wait(PATIENCE)
             if answer.status is None:
                 self.close_connection = True
                 return

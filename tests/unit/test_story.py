@@ -17,7 +17,6 @@ from resizeflow.audit.progress import Pace
 from resizeflow.audit.story import Story, Tone, story
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud, FastClock
-from resizeflow.commands import plain
 from resizeflow.commands.board import speed
 from resizeflow.commands.live import LiveDisplay
 from resizeflow.commands.news import Feed
@@ -346,7 +345,7 @@ def test_who_watches_a_detached_job_sees_how_fast_it_goes(
         cloud.world.set_speed(transfer_seconds=0)  # It was seen, and need not go on.
         return speed(pace)
 
-    monkeypatch.setattr(plain, "speed", shown)
+    monkeypatch.setattr("resizeflow.commands.plain.speed", shown)
     answer = console.type("migration", "watch", job.migration_id[:8])
     assert answer.code == 0, answer
     assert re.search(r"^ +\d+ of 1024 MiB, \d+ MiB/s, [\d.]+ s left$", answer.out, re.MULTILINE)

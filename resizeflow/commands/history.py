@@ -12,6 +12,7 @@ from resizeflow.commands.base import Lister, table
 from resizeflow.commands.event_row import row_of
 from resizeflow.commands.migration import ID, LogBroken
 from resizeflow.commands.visible import COLOURS, END
+from resizeflow.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from resizeflow.audit.story import Story, Told
     from resizeflow.persistence.flaws import Flaw
     from resizeflow.persistence.models import Event
+    from resizeflow.persistence.transaction import Transaction
 
 SHOWN = ("seq", "time", "epoch", "worker", "task", "kind", "text")
 REST = (
@@ -49,7 +51,8 @@ class MigrationHistory(Lister):
     so do -c and the formats for programs, with all columns.
 
     Each line of the log is chained to the one before under a key outside the database. The command says
-    whether the log is what was written; if not, somebody changed it, and the exit code is 3.
+    whether the log is what was written; if not, somebody changed it, and the exit code is 3. On a
+    machine without the key it says that it could not look.
     """
 
     example = """
@@ -73,7 +76,10 @@ resizeflow migration history 1a2b3c4d -f json
             raise self._broken(self._flaw)
         if parsed_args.formatter == "table":
             pruned = f"{self._pruned}\n" if self._pruned else ""
-            self.app.stdout.write(f"{pruned}{len(self._events)} lines in its log; the chain verifies.\n")
+            verified = "the chain verifies." if self._no_key is None else f"it was not verified. {self._no_key}"
+            self.app.stdout.write(f"{pruned}{len(self._events)} lines in its log; {verified}\n")
+        elif self._no_key is not None:
+            self.app.stderr.write(f"resizeflow: the log was not verified. {self._no_key}\n")
         return 0
 
     @staticmethod
@@ -87,7 +93,7 @@ resizeflow migration history 1a2b3c4d -f json
         with self.backend.database.read() as tx:
             row = tx.migrations.get(migration)
             self._events: Sequence[Event] = tx.events.of(row.id)
-            self._flaw = tx.events.flaw(row.id)
+            self._flaw, self._no_key = self._verified(tx, row.id)
             self._pruned = what_was_pruned(tx, row.id)
             try:
                 return story(row, tx.jobs.of_migration(row.id), self._events)
@@ -95,6 +101,14 @@ resizeflow migration history 1a2b3c4d -f json
                 if self._flaw is None:
                     raise
                 raise self._broken(self._flaw) from None  # What somebody wrote there cannot even be told.
+
+    @staticmethod
+    def _verified(tx: Transaction, log_id: str) -> tuple[Flaw | None, str | None]:
+        """The first flaw of a log, or why it cannot be verified here: who has no key may read."""
+        try:
+            return tx.events.flaw(log_id), None
+        except UsageError as error:
+            return None, str(error)
 
     def _tell(self, parsed_args: argparse.Namespace) -> None:
         told = self._read(parsed_args.migration)

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from resizeflow.actor import Actor
+from resizeflow.audit.verify import verify
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.errors import UsageError
 from resizeflow.persistence import schema
@@ -22,6 +23,7 @@ from resizeflow.persistence.database import Database
 from resizeflow.persistence.events import KINDS
 from resizeflow.persistence.flaws import Flaw, What, first_flaw
 from resizeflow.persistence.models import FLEET, Event, EventLog
+from resizeflow.persistence.seals import seal_logs
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, Outcome
 
@@ -241,6 +243,22 @@ def test_a_key_that_cannot_be_used_is_one_sentence(
     with pytest.raises(UsageError, match=sentence), Database(cloud.settings.connection, key=key).write():
         pytest.fail("a transaction was begun")
     assert key.exists() == (content is not None)
+
+
+def test_a_key_that_nobody_has_any_more_can_be_replaced(cloud: Cloud, job: Submitted) -> None:
+    """What was before cannot be told from a forgery any more; what comes is chained under the new one."""
+    cloud.settings.audit_key_file.unlink()
+    with cloud.database.engine.execution_options(resizeflow_write=True).begin() as connection:
+        connection.execute(sa.text("DELETE FROM audit_keys"))
+    anew = Database(cloud.settings.connection, key=cloud.settings.audit_key_file)
+    with anew.write() as tx:
+        tx.events.add(job.migration_id, "note", "goes on")
+        tx.events.add("later", "note", "a log that is new")
+    seal_logs(anew)
+    logs = {finding.log for finding in verify(anew).findings if finding.flaw.what is What.CHANGED}
+    assert logs >= {FLEET, job.migration_id}
+    with anew.read() as tx:
+        assert tx.events.flaw("later") is None
 
 
 def test_the_first_program_makes_the_key_and_only_its_owner_reads_it(cloud: Cloud) -> None:

@@ -320,6 +320,17 @@ def test_a_line_that_was_changed_spoils_the_story(console: Console, cloud: Cloud
     console.type("migration", "history", job.migration_id).refused(3, "line 1")
 
 
+def test_without_the_key_it_is_told_and_not_verified(console: Console, cloud: Cloud, job: Submitted) -> None:
+    cloud.settings.audit_key_file.unlink()
+    answer = console.type("migration", "history", job.migration_id)
+    assert answer.code == 0
+    assert "asked for a resize of web" in answer.out
+    assert "it was not verified. There is no audit key" in answer.out
+    answer = console.type("migration", "history", job.migration_id, "-f", "json")
+    assert (answer.code, len(answer.json) > 2) == (0, True)
+    assert "not verified. There is no audit key" in answer.err
+
+
 def test_the_words_for_speed() -> None:
     assert speed(Pace(430 * 2**20, 2**30, 25 * 2**20, 23.76)) == "430 of 1024 MiB, 25 MiB/s, 24 s left"
     assert speed(Pace(500 * 2**20, 20 * 2**30, None, None)) == "500 MiB of 20.0 GiB"

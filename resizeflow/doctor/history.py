@@ -26,9 +26,11 @@ TOLD = {"SUCCESS": "done", "REVERTED": "undone"}
 def check_logs(tx: Transaction) -> Iterator[Breach]:
     """Invariant 9: every migration's log is complete and its chain verifies.
 
-    A chain cannot show that its end was cut off, so the log is held against what other rows know to have happened:
-    the end of each task, the choice of the destination, each debt, the end of the migration.
+    In place of the log's end an older one may have been put, which was signed as well. So the log is held against what
+    other rows know to have happened: the end of each task, the choice of the destination, each debt, the end of the
+    migration. Raises UsageError without its key.
     """
+    tx.audit_key.require_same(tx.connection)
     columns = (Migration.id, Migration.status, Migration.dest_host_id)
     migrations = tx.session.execute(sa.select(*columns).order_by(Migration.id)).all()
     for start in range(0, len(migrations), BATCH):

@@ -45,7 +45,11 @@ class AuditKey:
             # Of two programs that meet an empty database at once, one is the first.
             with contextlib.suppress(DBDuplicateEntry), connection.begin_nested():
                 connection.execute(sa.insert(AuditKeyRow).values(row))
-        if (fingerprint := _kept(connection)) != self.fingerprint:
+        self.require_same(connection)
+
+    def require_same(self, connection: sa.Connection) -> None:
+        """Raises UsageError where the log is written under another key: under this one nothing at all would fit."""
+        if (fingerprint := _kept(connection)) not in (None, self.fingerprint):
             raise UsageError(
                 f"The log of this database is written under the audit key {fingerprint}, and {self.file} holds "
                 f"{self.fingerprint}: copy the file from a machine that has the right one, or set [audit] key_file."

@@ -238,6 +238,7 @@ class Events:
     def flaw(self, log_id: str) -> Flaw | None:
         """The first place where a log is not what was written, None if it verifies. Raises UsageError
         without its key."""
+        self._tx.audit_key.require_same(self._tx.connection)
         events = self.of(log_id)
         return first_flaw(self._tx.audit_key, self._tx.session.get(EventLog, log_id, populate_existing=True), events)
 

@@ -329,6 +329,11 @@ def test_without_the_key_it_is_told_and_not_verified(console: Console, cloud: Cl
     answer = console.type("migration", "history", job.migration_id, "-f", "json")
     assert (answer.code, len(answer.json) > 2) == (0, True)
     assert "not verified. There is no audit key" in answer.err
+    cloud.settings.audit_key_file.write_text("ab" * 32)
+    answer = console.type("migration", "history", job.migration_id)
+    assert answer.code == 0, "nobody has changed the log"
+    assert "it was not verified. The log of this database is written under the audit key" in answer.out
+    console.type("doctor").refused(2, "is written under the audit key")
 
 
 def test_the_words_for_speed() -> None:

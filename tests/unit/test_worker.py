@@ -481,10 +481,12 @@ def test_who_is_told_to_stop_hands_over_at_once(memory_path: Path, number: signa
 
 
 def test_told_twice_it_ends_at_once(console: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RESIZEFLOW_FAILPOINT", "PowerOffSource.shutdown#1.checked=hang")
+    point, passed = "PowerOffSource.shutdown#1.checked", console.cloud.folder / "points"
+    monkeypatch.setenv("RESIZEFLOW_FAILPOINT", f"{point}=hang")
+    monkeypatch.setenv("RESIZEFLOW_FAILPOINT_LOG", str(passed))
     worker = console.worker("--jobs", "1")
     migration: str = console.ask("resize", "web", "--flavor", "big", "--host", "h2", "--detach")["migration"]
-    until(lambda: console.holder(migration).get("task") == "PowerOffSource", "the act")
+    until(lambda: passed.exists() and point in passed.read_text().split(), "the act")
     worker.send_signal(signal.SIGTERM)
     time.sleep(1)
     assert worker.poll() is None, "the act in progress was not waited for"

@@ -159,18 +159,21 @@ def downtimes(migration: Migration, runs: Sequence[Run]) -> list[Downtime]:
     """When the guest was off. Only what ran before can be down."""
     found = []
     for off, on, flow in _OFF_AND_ON:
-        was_on = migration.was_running if flow == "resize" else migration.dest_was_running
-        start = migration.powered_off_at if flow == "resize" else _ended(runs, off, End.DONE)
-        if not was_on or start is None:
+        resize = flow == "resize"
+        if not (migration.was_running if resize else migration.dest_was_running):
             continue
-        back = _ended(runs, off, End.UNDONE)
-        end = back or (migration.resumed_at if flow == "resize" else _ended(runs, on, End.DONE))
-        found.append(Downtime(start, end, "rollback" if back else flow))
+        # A revert that was undone may be asked for again.
+        starts = [migration.powered_off_at] if resize else _ends(runs, off, End.DONE)
+        done = [migration.resumed_at] if resize else _ends(runs, on, End.DONE)
+        ends = dict.fromkeys(_ends(runs, off, End.UNDONE), "rollback") | dict.fromkeys(done, flow)
+        for start in filter(None, starts):
+            end = min((moment for moment in ends if moment and moment >= start), default=None)
+            found.append(Downtime(start, end, ends[end] if end else flow))
     return sorted(found, key=lambda down: down.start)
 
 
-def _ended(runs: Sequence[Run], task: str, how: End) -> datetime | None:
-    return next((run.end for run in reversed(runs) if run.task == task and run.how is how), None)
+def _ends(runs: Sequence[Run], task: str, how: End) -> list[datetime | None]:
+    return [run.end for run in runs if run.task == task and run.how is how]
 
 
 def state_in(event: Event) -> str | None:

@@ -189,6 +189,19 @@ def test_a_decision(cloud: Cloud, job: Submitted, way: str) -> None:
     assert kept(cloud, job).to_do is None
 
 
+def test_a_revert_that_was_undone_and_asked_for_again(cloud: Cloud, job: Submitted) -> None:
+    assert cloud.run(job) is JobState.DONE
+    cloud.world.fail("h1", "start_paused", "no room")
+    assert cloud.run(cloud.service.revert("web")) is JobState.DONE
+    between = len(told(cloud, job))
+    assert cloud.run(cloud.service.revert("web")) is JobState.DONE
+    lines = told(cloud, job)
+    off = "web is powered off on h2 (downtime begins)"
+    assert off in lines[:between], "each time"
+    assert AGAIN.format("h2") in lines[lines.index(off) : between]
+    assert lines[between:][2:] == [off, "point of no return of the revert", AGAIN.format("h1"), lines[-1]]
+
+
 def test_a_person_is_needed_and_turns_it_back(cloud: Cloud, job: Submitted, monkeypatch: pytest.MonkeyPatch) -> None:
     def alarm(*_: object) -> None:
         raise Attention("RetireSource: somebody started it")

@@ -21,6 +21,8 @@ from resizeflow.drivers.simulator import ALWAYS, Cause, Fault, SimulatedConnecti
 from resizeflow.drivers.simulator.world import POOL
 
 GIB = 2**30
+PATIENCE = 60.0
+"""Seconds that a slow machine gets for what takes a moment."""
 NOBODY = "00000000-0000-4000-8000-000000000000"
 CARRIER = Mark("m-1", 4, "carrier")
 
@@ -47,7 +49,7 @@ def ask(connection: Connection, method: str, *args: Any, fence: Fence | None = N
     return connection.call(method, args, timeout=5, fence=fence)
 
 
-def until(condition: Callable[[], bool], seconds: float = 5) -> None:
+def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come about"
@@ -446,14 +448,14 @@ def transfer_and_report(uri: str, uuid: str, peer: str, xml: str, ready: Any) ->
 
 
 def test_a_transfer_goes_on_when_its_caller_is_killed(world: SimulatedWorld) -> None:
-    world.set_speed(transfer_seconds=0.3)
+    world.set_speed(transfer_seconds=3600)
     uuid = off_guest(world)
     h1, h2, xml = begin_transfer(world, uuid)
     fork = multiprocessing.get_context("fork")
     ready = fork.Event()
     caller = fork.Process(target=transfer_and_report, args=(world.uri("h1"), uuid, world.uri("h2"), xml, ready))
     caller.start()
-    assert ready.wait(5)
+    assert ready.wait(PATIENCE)
     os.kill(caller.pid or 0, signal.SIGKILL)
     caller.join()
     assert ask(h1, "domain", uuid).job_running
@@ -464,12 +466,13 @@ def test_a_transfer_goes_on_when_its_caller_is_killed(world: SimulatedWorld) -> 
     again = h1.watch("transfer", (uuid, world.uri("h2"), "", xml, 0))
     until(again.ended)
     assert isinstance(again.error(), Refused)
+    world.set_speed(transfer_seconds=0)
     until(lambda: not ask(h2, "domain", uuid).incoming)
     assert world.content("h2", "shop-vda.qcow2") == "made:shop-vda"
 
 
 def test_a_transfer_whose_destination_crashes_leaves_the_source_paused(world: SimulatedWorld) -> None:
-    world.set_speed(transfer_seconds=60)
+    world.set_speed(transfer_seconds=3600)
     uuid = off_guest(world)
     h1, h2, xml = begin_transfer(world, uuid)
     watch = h1.watch("transfer", (uuid, world.uri("h2"), "", xml, 0))
@@ -519,12 +522,12 @@ def streamed(h1: Connection, target: StreamTarget) -> tuple[tuple[StreamSegment,
 def test_a_stream_copies_and_goes_on_after_what_was_done(world: SimulatedWorld) -> None:
     off_guest(world)
     h1, h2 = host(world, "h1"), host(world, "h2")
-    world.set_speed(transfer_seconds=4)
+    world.set_speed(transfer_seconds=1)
     ask(h2, "create_volume", POOL, VolumeSpec("copy", GIB, "qcow2"))
     first = h1.watch("stream", (POOL, "shop-vda.qcow2", StreamTarget(world.uri("h2"), POOL, "copy")))
-    done = first.news(5)
+    done = first.news(PATIENCE)
     first.stop()
-    assert len(done) == 1
+    assert done
     world.set_speed(transfer_seconds=0.02)
     rest, error = streamed(h1, StreamTarget(world.uri("h2"), POOL, "copy", done))
     assert error is None

@@ -68,7 +68,7 @@ def queue_confirms(database: Database, looks: Looks, settings: Settings) -> int:
     """A confirm job for each migration whose time has come; how many were queued."""
     window = settings.resize_confirm_window
     with database.read() as tx:
-        come = [tx.migrations.get(key) for key, when in due(tx, window).items() if when <= _now(tx)]
+        come = [tx.migrations.whole(key) for key, when in due(tx, window).items() if when <= _now(tx)]
     return sum(_queue(database, migration, window) for migration in come if _all_answer(looks, migration))
 
 

@@ -45,6 +45,8 @@ what it was sent before, by us or by a worker that died, and what it has begun d
 CHECK_EVERY = 1.0
 """Seconds for which a look relies on what the database said before; an act asks anew."""
 
+_OURS = sa.select(Job.epoch, Job.direction).where(Job.id == sa.bindparam("job"))
+
 
 class Gate(Looks):
     """Acts on hosts, at Cinder and at Neutron for one job, under its lease."""
@@ -113,9 +115,7 @@ class Gate(Looks):
         self._checked_at = self.clock.boottime()
         try:
             with self._database.read() as tx:
-                row = tx.session.execute(
-                    sa.select(Job.epoch, Job.direction).where(Job.id == self._lease.job_id)
-                ).one_or_none()
+                row = tx.connection.execute(_OURS, {"job": self._lease.job_id}).one_or_none()
         except AWAY as error:
             raise away(error) from error
         if row is None or row.epoch != self._lease.epoch:

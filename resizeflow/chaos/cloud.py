@@ -277,7 +277,7 @@ class Cloud:
 
     def migration(self, job: Submitted) -> Migration:
         with self.database.read() as tx:
-            return tx.migrations.get(job.migration_id)
+            return tx.migrations.whole(job.migration_id)
 
     def story(self, job: Submitted) -> str:
         """The event log, for the message of a failed assertion."""

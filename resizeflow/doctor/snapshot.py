@@ -85,11 +85,16 @@ def read(tx: Transaction) -> Records:
         selectinload(Instance.volumes),
         selectinload(Instance.ports).selectinload(Port.bindings),
     )
+    moves = (
+        sa.select(Migration)
+        .where(held)
+        .options(selectinload(Migration.disks), selectinload(Migration.volumes), selectinload(Migration.ports))
+    )
     counts = session.execute(sa.select(Job.instance_id, sa.func.count()).group_by(Job.instance_id))
     return Records(
         hosts={row.id: row for row in session.scalars(sa.select(Host))},
         instances={row.id: row for row in session.scalars(machines)},
-        migrations={row.id: row for row in session.scalars(sa.select(Migration).where(held))},
+        migrations={row.id: row for row in session.scalars(moves)},
         jobs={job.instance_id: job for job in jobs},
         allocations=session.scalars(sa.select(Allocation).order_by(Allocation.id)).all(),
         usages=session.scalars(sa.select(QuotaUsage)).all(),

@@ -10,10 +10,15 @@ from sqlalchemy.orm import Session
 from resizeflow.errors import InstanceNotFound
 from resizeflow.persistence.models import Instance
 
+_NAME = sa.bindparam("name", type_=sa.String)
+_BY_NAME = sa.select(Instance).where(sa.or_(Instance.name == _NAME, Instance.id == _NAME))
+
 
 class Instances:
     def __init__(self, session: Session) -> None:
         self.session = session
+        self._found: dict[str, Instance] = {}
+        """By what was asked for: a transaction of a flow asks for its machine several times."""
 
     def list(self, project_id: str | None = None) -> Sequence[Instance]:
         query = sa.select(Instance).order_by(Instance.name)
@@ -23,10 +28,13 @@ class Instances:
 
     def find(self, name: str, *, lock: bool = False) -> Instance | None:
         """By name or UUID."""
-        query = sa.select(Instance).where(sa.or_(Instance.name == name, Instance.id == name))
-        if lock:
-            query = query.with_for_update(of=Instance, key_share=True)
-        return self.session.scalars(query).first()
+        if not lock and name in self._found:
+            return self._found[name]
+        query = _BY_NAME.with_for_update(of=Instance, key_share=True) if lock else _BY_NAME
+        found = self.session.scalars(query, {"name": name}).first()
+        if found is not None:
+            self._found[name] = found
+        return found
 
     def get(self, name: str, *, lock: bool = False) -> Instance:
         """By name or UUID. With `lock` nobody else decides on it until the commit. Raises InstanceNotFound."""

@@ -26,6 +26,8 @@ class Migrations:
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
         self.session = tx.session
+        self._got: Migration | None = None
+        """A session forgets what nobody holds, and would read it again."""
 
     def list(self, instance_id: str | None = None, limit: int = 100, *, open_only: bool = False) -> Sequence[Migration]:
         """The latest first."""
@@ -39,7 +41,7 @@ class Migrations:
 
     def get(self, migration_id: str) -> Migration:
         """By its id or the beginning of it. Raises NotFound."""
-        exact = self.session.get(Migration, migration_id)
+        exact = self._got = self.session.get(Migration, migration_id)
         if exact is not None:
             return exact
         # A range, because LIKE would read every migration there ever was.
@@ -53,9 +55,15 @@ class Migrations:
             f"{' with' if like else ''} {migration_id!r}; `resizeflow migration list` shows them."
         )
 
+    def whole(self, migration_id: str) -> Migration:
+        """As `get`, with all that it moves, to be used after the transaction's end."""
+        return _whole(self.get(migration_id))
+
     def open_for(self, instance_id: str) -> Migration | None:
-        """The instance's migration that still holds something, if there is one."""
-        return self.session.scalars(sa.select(Migration).where(Migration.instance_id == instance_id, OPEN)).first()
+        """The instance's migration that still holds something, if there is one; whole."""
+        query = sa.select(Migration).where(Migration.instance_id == instance_id, OPEN)
+        found = self.session.scalars(query).first()
+        return None if found is None else _whole(found)
 
     def open(self) -> Sequence[Migration]:
         return self.session.scalars(sa.select(Migration).where(OPEN).order_by(Migration.id)).all()
@@ -96,3 +104,9 @@ class Migrations:
             if (moving or 0) >= host.max_moves:
                 return f"{host.name} has {moving} moves in flight, {host.max_moves} allowed"
         return None
+
+
+def _whole(migration: Migration) -> Migration:
+    for parts in (migration.disks, migration.volumes, migration.ports):
+        list(parts)
+    return migration

@@ -77,13 +77,14 @@ class _About:
     ) -> None:
         self.session = session
         self.migration = migration
+        self.machine = session.get_one(Instance, migration.instance_id)
         self.request_id = request_id
         self.fault = fault
         self.now = now
 
     def instance(self) -> Payload:
         return {
-            **_instance(self.session, self.session.get_one(Instance, self.migration.instance_id)),
+            **_instance(self.session, self.machine),
             "request_id": self.request_id,
             "migration": self.move(),
             "fault": self.told_fault(),
@@ -131,7 +132,7 @@ def _request_spec(about: _About) -> Payload:
         "request_id": about.request_id,
         "flavor": about.new_flavor(),
         "num_instances": 1,
-        "availability_zone": about.session.get_one(Instance, row.instance_id).availability_zone,
+        "availability_zone": about.machine.availability_zone,
         "requested_destination": _host(about.session, row.requested_host_id),
         "migration": about.move(),
         "fault": about.told_fault(),
@@ -143,7 +144,7 @@ def _compute_task(about: _About) -> Payload:
     data = {
         "instance_uuid": about.migration.instance_id,
         "request_id": about.request_id,
-        "state": str(about.session.get_one(Instance, about.migration.instance_id).vm_state),
+        "state": str(about.machine.vm_state),
         "request_spec": _request_spec(about),
         "reason": about.told_fault(),
     }

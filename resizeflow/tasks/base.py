@@ -104,7 +104,7 @@ class MoveTask(task.Task):
     def migration(self) -> Migration:
         """The migration's row as it is now, detached."""
         with self.world.database.read() as tx:
-            return tx.migrations.get(self.migration_id)
+            return tx.migrations.whole(self.migration_id)
 
     def tell(self, text: str, **data: Any) -> None:
         """A line for the story of this migration."""

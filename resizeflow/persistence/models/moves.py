@@ -62,9 +62,9 @@ class Migration(Base):
     dest_host: Mapped[Host | None] = relationship(foreign_keys=[dest_host_id], lazy="joined")
     old_flavor: Mapped[Flavor] = relationship(foreign_keys=[old_flavor_id], lazy="joined")
     new_flavor: Mapped[Flavor] = relationship(foreign_keys=[new_flavor_id], lazy="joined")
-    disks: Mapped[list[MovedDisk]] = relationship(order_by="MovedDisk.device", lazy="selectin")
-    volumes: Mapped[list[MovedVolume]] = relationship(order_by="MovedVolume.device", lazy="selectin")
-    ports: Mapped[list[MovedPort]] = relationship(order_by="MovedPort.id", lazy="selectin")
+    disks: Mapped[list[MovedDisk]] = relationship(order_by="MovedDisk.device")
+    volumes: Mapped[list[MovedVolume]] = relationship(order_by="MovedVolume.device")
+    ports: Mapped[list[MovedPort]] = relationship(order_by="MovedPort.id")
     __table_args__ = (
         sa.Index(
             "uq_migrations_open",

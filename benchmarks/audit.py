@@ -149,7 +149,8 @@ def _questions(million: Million) -> dict[str, Callable[[], object]]:
         "where all is sealed, a look for logs to seal": lambda: seal_logs(database),
         "dashboard": page("/"),
         "dashboard, search over history": page("/history?instance=vm-7"),
-        "dashboard, search for a text": page("/history?text=nothing"),
+        "dashboard, search for words of many lines": page("/history?text=started"),
+        "dashboard, search for words that are nowhere": page("/history?text=nothing+of+the+kind"),
         "dashboard, a migration": page(f"/migrations/{asked}"),
     }
 

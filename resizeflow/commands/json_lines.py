@@ -1,7 +1,7 @@
 """Progress for programs: a JSON object a line, each written as soon as it is known.
 
     {"job": {...}}         how the job stands; again whenever that has changed
-    {"line": {...}}        a line of the log, with the columns of `migration history -f json`
+    {"line": {...}}        a line of the log, with the columns of `audit log -f json`
     {"transfer": {...}}    bytes_done, bytes_total, rate (bytes a second), seconds_left; again with each change
     {"end": {...}}         the last one: what `resize -f json` shows of its job
 

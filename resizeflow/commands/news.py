@@ -53,7 +53,7 @@ class Feed:
                 events = tx.events.of(migration.id, after=self._seen)
                 if not self._whole:
                     # A confirm's log begins where the resize's ended.
-                    events = [event for event in events if event.at >= job.created_at]
+                    events = [line for line in events if line.at >= job.created_at or line.request_id == job.id]
                 news = News(
                     migration=migration,
                     job=job,

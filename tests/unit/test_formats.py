@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import pytest
+import sqlalchemy as sa
+
+from resizeflow.chaos.child import KILLED
+from resizeflow.chaos.cloud import Cloud
 from resizeflow.commands import COMMANDS
-from tests.console import Answer, Console
+from resizeflow.drivers.simulator import ALWAYS
+from resizeflow.persistence.models import Event, Seal
+from resizeflow.states import JobState
+from tests.console import Answer, Console, everything
 from tests.scenes import NOTHING_KNOWN, Fleet
 
 SERVING = {"worker": "its log is JSON with `use_json`", "dashboard": "it serves pages"}
@@ -108,3 +118,138 @@ def test_every_command_answers_in_json_and_says_nothing_else(memory_path: Path) 
         typed.add(command_of(words))
         latest = str(next(iter(found[0].values()))) if isinstance(found, list) and found else ""
     assert typed == COMMANDS.keys() - SERVING.keys(), "a command is new: type it above, with -f json"
+
+
+# --- what is in it -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cloud(memory_path: Path) -> Cloud:
+    return Cloud(memory_path, lease_seconds="6", act_timeout="2", fence_window="1").build()
+
+
+@pytest.fixture
+def console(cloud: Cloud) -> Console:
+    return Console(cloud.folder / "resizeflow.conf")
+
+
+def watched(answer: Answer) -> tuple[list[str], dict[str, list[dict[str, Any]]]]:
+    """The kinds of a stream's objects in their order, and the objects by their kinds."""
+    kinds, found = [], defaultdict(list)
+    for line in answer.out.splitlines():
+        ((kind, values),) = json.loads(line).items()
+        kinds.append(kind)
+        found[kind].append(values)
+    return kinds, found
+
+
+def test_a_job_is_followed_by_json_lines_until_its_end(console: Console, cloud: Cloud) -> None:
+    cloud.world.set_speed(transfer_seconds=2)
+    with console.start("migration", "watch", submitted(console), "-f", "json") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        first = process.stdout.readline()
+        assert console.type("worker", "--drain").code == 0
+        out, err = first + process.stdout.read(), process.stderr.read()
+    assert process.returncode == 0, err
+    kinds, found = watched(Answer(0, out, err))
+    assert (kinds[0], kinds[-1]) == ("job", "end")
+    assert (found["job"][0]["job_state"], found["job"][-1]["job_state"]) == ("queued", "done")
+    (migration,) = console.ask("migration", "list")
+    assert found["line"] == console.ask("audit", "log", "--migration", migration["id"], "--limit", "1000")
+    assert found["transfer"][-1]["bytes_done"] == found["transfer"][-1]["bytes_total"] > 0
+    (end,) = found["end"]
+    assert (end["migration"], end["status"], end["exit_code"]) == (migration["id"], "finished", 0)
+    assert "No worker is up" in err
+
+
+def submitted(console: Console) -> str:
+    return str(console.ask("resize", "web", "--flavor", "big", "--host", "h2", "--detach")["migration"])
+
+
+def test_a_job_that_ends_badly_ends_the_stream_with_its_exit_code(console: Console, cloud: Cloud) -> None:
+    cloud.world.fail("h2", "start_paused", "no such CPU", times=ALWAYS)
+    failed = console.type("resize", "web", "--flavor", "big", "--host", "h2", "-f", "json")
+    assert (failed.code, failed.json["exit_code"], failed.json["status"]) == (1, 1, "error")
+    told = console.type("migration", "watch", failed.json["migration"], "-f", "json")
+    told.refused(1, "no such CPU")
+    kinds, found = watched(told)
+    assert kinds[-1] == "end"
+    assert found["end"] == [failed.json]
+
+
+def test_a_report_has_its_facts_in_json(console: Console, cloud: Cloud) -> None:
+    job = cloud.service.resize("web", "big", host="h2")
+    assert cloud.run_in_child(job, "TransferDisks.create_volume#1.after") == KILLED
+    cloud.expire(job)
+    assert cloud.run(job) is JobState.DONE
+    told = console.ask("report", job.migration_id[:8])
+    assert (told["migration"], told["outcome"], told["verified"]) == (job.migration_id, "to be decided", True)
+    assert {line["what"]: (line["before"], line["asked"]) for line in told["comparison"]}["host"] == ("h1", "h2")
+    (over,) = told["takeovers"]
+    assert (over["task"], told["workers"][over["died"]], told["workers"][over["by"]]) == ("TransferDisks", "A", "B")
+    assert next(run["task"] for run in told["runs"] if run["worker"] == over["by"]) == "TransferDisks"
+    assert told["lines"] == len(console.ask("migration", "history", job.migration_id))
+    assert told["story"][0]["text"].startswith(told["asked_by"].partition(" ")[0])
+    assert "resizeflow confirm web" in told["to_do"]
+    console.type("report", job.migration_id, "--html", "-", "-f", "json").refused(2, "--html is a page")
+
+
+def test_what_was_verified_is_in_json(console: Console, cloud: Cloud) -> None:
+    assert cloud.run(cloud.service.resize("web", "big", host="h1")) is JobState.DONE
+    head = console.type("audit", "head", "-f", "json")
+    assert len(head.out.splitlines()) == 1
+    (cloud.folder / "heads").write_text(head.out)
+    with cloud.database.read() as tx:
+        lines, seals = (tx.session.scalar(sa.select(sa.func.count()).select_from(table)) for table in (Event, Seal))
+    assert console.ask("audit", "verify", "--head", str(cloud.folder / "heads")) == {
+        "verified": True,
+        "logs": 2,
+        "lines": lines,
+        "lines_without_key": 0,
+        "lines_pruned": 0,
+        "seals": seals,
+        "logs_unsealed": 0,
+        "heads": 1,
+        "findings": [],
+    }
+
+
+def test_a_wrong_column_is_found_before_anything_is_submitted(console: Console, cloud: Cloud) -> None:
+    before = everything(cloud)
+    console.type("resize", "web", "--flavor", "big", "-f", "value", "-c", "colour").refused(2, "colour")
+    assert everything(cloud) == before
+    assert console.type("resize", "web", "--flavor", "big", "--detach", "-f", "value", "-c", "status").out == (
+        "pre-migrating\n"
+    )
+
+
+# --- progress ----------------------------------------------------------------------------------------------
+
+
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_who_waits_for_a_long_look_sees_how_far_it_is(
+    console: Console, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, on_terminal: bool
+) -> None:
+    assert cloud.run(cloud.service.resize("web", "big", host="h1")) is JobState.DONE
+    archive = str(cloud.folder / "archive")
+    if on_terminal:
+        monkeypatch.setattr(io, "StringIO", Screen)
+        monkeypatch.setenv("TERM", "xterm")
+    for words, what in (
+        (("verify",), "lines"),
+        (("export", "--before", "0m", "--output", archive), "lines"),
+        (("verify", "--archive", archive), "archive"),
+        (("prune", "--archive", archive), "archive"),
+    ):
+        answer = console.type("audit", *words)
+        assert answer.code == 0, answer
+        assert (what in answer.err and "%" in answer.err) is on_terminal, answer.err
+        assert on_terminal or answer.err == ""

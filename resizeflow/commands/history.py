@@ -135,7 +135,7 @@ def _lines(story: Story, last: int, width: int, *, colour: bool) -> Iterator[str
         at = line.at.astimezone()
         if at.date() != day:
             day = at.date()
-            yield f"\n{at:%Y-%m-%d}"
+            yield f"\n{at:%Y-%m-%d %Z}"
         yield from _line(line, f"{at:%H:%M:%S}", width, colour=colour)
     yield ""
     yield from textwrap.wrap(story.ending, width)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import io
 import re
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from rich.console import Console as Screen
 
 from resizeflow.audit.progress import Pace
 from resizeflow.audit.story import Story, Tone, story
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud, FastClock
 from resizeflow.commands.board import speed
+from resizeflow.commands.console import Console as Screen
 from resizeflow.commands.live import LiveDisplay
 from resizeflow.commands.news import Feed
 from resizeflow.handover import Attention
@@ -307,11 +308,16 @@ def test_the_command_tells_it(console: Console, cloud: Cloud, job: Submitted, mo
     cloud.world.fail("h2", "start_paused", "a long reason, " * 12)
     assert cloud.run(job) is JobState.DONE
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
     answer = console.type("migration", "history", job.migration_id[:8])
+    monkeypatch.undo()
+    time.tzset()
     lines = answer.out.splitlines()
     assert answer.code == 0
     assert max(map(len, lines)) <= 80
     assert lines[0] == f"resize of web, {OLD} to big, h1 to h2"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d IST", lines[2]), "whose time it is"
     failed = next(number for number, line in enumerate(lines) if "StartDestination failed" in line)
     assert re.match(r"\d\d:\d\d:\d\d  StartDestination failed: ", lines[failed])
     assert re.match(r" {10}\S", lines[failed + 1])

@@ -20,6 +20,8 @@ from resizeflow.clock import Clock
 from resizeflow.event_receiver import LARGEST, PATH, Receiver
 from resizeflow.persistence.models import ServerEvent
 
+PATIENCE = 60.0
+"""Seconds that a slow machine gets for what takes a moment."""
 PORT_ID = "0a1b2c3d-0000-4000-8000-000000000001"
 
 
@@ -38,7 +40,7 @@ def receiver(cloud: Cloud) -> Iterator[Receiver]:
 
 def tell(receiver: Receiver, body: Any, *, path: str = PATH, method: str = "POST") -> tuple[int, Any]:
     address = receiver.url.removeprefix("http://")
-    connection = http.client.HTTPConnection(address, timeout=10)
+    connection = http.client.HTTPConnection(address, timeout=PATIENCE)
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
     connection.request(method, path, text, {"Content-Type": "application/json"})
     answer = connection.getresponse()
@@ -108,7 +110,7 @@ def test_neither_long_words_nor_long_bodies_are_kept(cloud: Cloud, receiver: Rec
 def answer_to(receiver: Receiver, *pieces: bytes) -> bytes:
     """What is answered to words that are sent with a pause between them."""
     host, port = receiver.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as client:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as client:
         for piece in pieces:
             client.sendall(piece)
             time.sleep(0.2)
@@ -128,7 +130,7 @@ def test_a_length_that_is_none_is_refused(receiver: Receiver) -> None:
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_receiver._Handler, "timeout", 0.5)
+    monkeypatch.setattr(event_receiver._Handler, "timeout", 2.0)
     answer = answer_to(receiver, f"POST {PATH} HTTP/1.1\r\nContent-Length: 9\r\n\r\n{{".encode())
     assert answer.startswith(b"HTTP/1.0 408 Request Timeout"), answer
 
@@ -148,12 +150,15 @@ def test_a_second_worker_goes_on_without_listening(
     assert tell(receiver, {"events": [plugged(cloud)]})[0] == 200
 
 
-def test_a_client_that_says_nothing_keeps_nobody_waiting(cloud: Cloud, receiver: Receiver) -> None:
-    silent = http.client.HTTPConnection(receiver.url.removeprefix("http://"), timeout=10)
+def test_a_client_that_says_nothing_keeps_nobody_waiting(
+    cloud: Cloud, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_receiver._Handler, "timeout", 10 * PATIENCE)
+    silent = http.client.HTTPConnection(receiver.url.removeprefix("http://"), timeout=PATIENCE)
     silent.connect()
     answers: list[int] = []
     teller = threading.Thread(target=lambda: answers.append(tell(receiver, {"events": [plugged(cloud)]})[0]))
     teller.start()
-    teller.join(5)
+    teller.join(PATIENCE)
     silent.close()
     assert answers == [200]

@@ -74,7 +74,7 @@ def port(pki: Path) -> Iterator[int]:
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while "running" not in machines(number, pki) and time.monotonic() < deadline:
             time.sleep(0.1)
         yield number

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.ports import free_port
 from resizeflow import logs
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.config import load
@@ -24,6 +24,8 @@ from resizeflow.states import JobState
 from resizeflow.worker import TASKS
 from tests.console import Console
 
+PATIENCE = 240.0
+"""Seconds that a slow machine gets for what takes a few."""
 LINE = re.compile(
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (DEBUG|INFO|WARNING|ERROR|CRITICAL) (\[\S{36} \S{36}\] )?\S.*"
 )
@@ -51,7 +53,7 @@ def worker_log(cloud: Cloud, *words: str) -> str:
     """What a worker of its own process writes to stderr until nothing is left to do."""
     cloud.release()
     command = [sys.executable, "-m", "resizeflow.cli", "--config-file", str(cloud.folder / "resizeflow.conf"), *words]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (ended.returncode, ended.stdout) == (0, ""), ended
     return ended.stderr
 
@@ -86,8 +88,7 @@ def test_what_goes_wrong_stands_out(cloud: Cloud) -> None:
 
 def test_lines_of_json_of_two_jobs_at_once(cloud: Cloud) -> None:
     """Ids are in each line of a job, and none of another job's; a scrape meanwhile sees the worker's metrics."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     add(cloud, f"use_json = true\nlog_file = {cloud.folder / 'log'}")
     file = cloud.folder / "resizeflow.conf"
     file.write_text(file.read_text().replace("[worker]", f"[worker]\nmetrics = {address}"))
@@ -96,11 +97,11 @@ def test_lines_of_json_of_two_jobs_at_once(cloud: Cloud) -> None:
     worker = Console(file).start("worker", "--jobs", "2")
     try:
         until(lambda: all(cloud.job(job).state is JobState.DONE for job in jobs))
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE) as answer:
             assert 'resizeflow_runs_total{flow="resize_v1",outcome="done"}' in answer.read().decode()
     finally:
         worker.terminate()
-        out, err = worker.communicate(timeout=60)
+        out, err = worker.communicate(timeout=PATIENCE)
     assert (worker.returncode, out, err) == (0, "", "")
     lines = [json.loads(line) for line in (cloud.folder / "log").read_text().splitlines()]
     for job in jobs:
@@ -119,7 +120,7 @@ def test_lines_of_json_of_two_jobs_at_once(cloud: Cloud) -> None:
 
 
 def until(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not done():
         assert time.monotonic() < end
         time.sleep(0.1)

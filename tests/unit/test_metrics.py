@@ -32,7 +32,7 @@ Families = Mapping[str, Metric]
 
 def scrape(metrics: Metrics, accept: str = "text/plain") -> str:
     request = urllib.request.Request(f"http://127.0.0.1:{metrics.port}/metrics", headers={"Accept": accept})
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own port
+    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - our own port
         text: str = answer.read().decode()
     return text
 

@@ -140,7 +140,7 @@ def test_leases_that_could_not_be_renewed(cloud: Cloud, monkeypatch: pytest.Monk
     worker = Worker(cloud.database, cloud.settings, clock=cloud.clock, observers=[waits])
     monkeypatch.setattr(worker, "_renew", lambda: (_ for _ in ()).throw(DBConnectionError("it is away")))
     with worker:
-        assert waits.told.wait(10)
+        assert waits.told.wait(60)
 
 
 def test_a_worker_that_has_ended_is_watched_no_more(cloud: Cloud, job: Submitted) -> None:

@@ -183,6 +183,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, ExportTra
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("OTEL_SERVICE_NAME", "resizes")
+        monkeypatch.setattr(traces, "LAST", 60.0)  # On a busy machine, too, all is to come.
         yield Collector.taken
         server.shutdown()
 
@@ -236,7 +237,7 @@ def test_nobody_waits_long_for_a_collector_that_is_away(cloud: Cloud, monkeypatc
         observer._tracer.start_span("left").end()
         began = time.monotonic()
         observer.close()
-        assert 0.2 <= time.monotonic() - began < 2
+        assert 0.2 <= time.monotonic() - began < 8  # The exporter itself waits for ten.
 
 
 WITHOUT = """

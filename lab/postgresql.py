@@ -25,6 +25,8 @@ from lab.ports import ADDRESS, free_port
 from lab.system import LabError, run
 
 USER = "postgres"
+PATIENCE = 240
+"""Seconds that a busy machine gets for what takes one or two."""
 PROGRAMS = Path("/usr/lib/postgresql")
 
 
@@ -130,10 +132,10 @@ class PostgreSQL:
 
     def _pg_ctl(self, command: str, mode: str | None = None) -> list[str]:
         how = [f"--mode={mode}"] if mode else []
-        return [str(self._programs / "pg_ctl"), command, *how, "--silent", "--wait", f"--pgdata={self.data}"]
+        return [str(self._programs / "pg_ctl"), command, *how, "--silent", "--wait", f"--timeout={PATIENCE}", f"--pgdata={self.data}"]
 
     def _run(self, *argv: str) -> None:
-        run([*self._as_user, *argv])
+        run([*self._as_user, *argv], timeout=PATIENCE)
 
 
 def _programs() -> Path:

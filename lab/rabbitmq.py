@@ -25,7 +25,7 @@ from lab.system import LabError, wait_until
 USER = "rabbitmq"
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 HELLO = b"AMQP\x00\x00\x09\x01"
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 KEEPER = """
 end() { [ -z "$broker" ] || { kill -"$1" "$broker"; wait "$broker"; broker=; }; }
 $EPMD >/dev/null 2>&1 </dev/null & epmd=$!

@@ -13,7 +13,7 @@ from oslo_config import cfg
 from resizeflow.drivers import notifier  # isort: skip
 import oslo_messaging
 
-SECONDS = 60.0
+SECONDS = 120.0
 
 
 class Heard(NamedTuple):

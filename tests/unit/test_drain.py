@@ -75,9 +75,11 @@ def workers(cloud: Cloud, count: int, jobs: int) -> Iterator[None]:
             stack.callback(database.engine.dispose)
             crew.append(stack.enter_context(Worker(database, cloud.settings, clock=FastClock())))
         threads = [Rival(lambda worker=worker: worker.serve(jobs)) for worker in crew]  # type: ignore[misc]
-        yield
-        for worker in crew:
-            worker.stop.set()
+        try:
+            yield
+        finally:
+            for worker in crew:
+                worker.stop.set()
         assert [thread.end() for thread in threads] == [None] * count
 
 

@@ -19,8 +19,8 @@ SCENARIOS = (
     "resize",
     *(pytest.param(name, marks=pytest.mark.slow) for name in ("resize-stream", "confirm-same-host", "revert")),
 )
-LATER_NEWS = re.compile(r"segments#(?!1\b)")
-"""How often a stream's progress is written down depends on how fast the machine is: only the first time is sure."""
+LATER_NEWS = re.compile(r"segments#(?!1\b)|progress#")
+"""How often a copy's progress is written down depends on the machine's speed: only a stream's first time is sure."""
 AMOUNTS = [FEW, pytest.param(None, marks=pytest.mark.certify)]
 
 

@@ -132,7 +132,8 @@ class PostgreSQL:
 
     def _pg_ctl(self, command: str, mode: str | None = None) -> list[str]:
         how = [f"--mode={mode}"] if mode else []
-        return [str(self._programs / "pg_ctl"), command, *how, "--silent", "--wait", f"--timeout={PATIENCE}", f"--pgdata={self.data}"]
+        wait = ("--silent", "--wait", f"--timeout={PATIENCE}")
+        return [str(self._programs / "pg_ctl"), command, *how, *wait, f"--pgdata={self.data}"]
 
     def _run(self, *argv: str) -> None:
         run([*self._as_user, *argv], timeout=PATIENCE)

@@ -18,6 +18,10 @@ TEMPLATE = "template"
 """The PostgreSQL database of which each test has a copy: migrations take longer than most tests."""
 
 
+DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
+"""Both in every run, but not in quick ones."""
+
+
 @pytest.fixture
 def memory_path() -> Iterator[Path]:
     """A folder for databases of which many are made: in memory where the machine has such a place."""
@@ -66,7 +70,7 @@ def connection(request: pytest.FixtureRequest) -> str | None:
     return _connection(request)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(params=DATABASES)
 def slow_connection(request: pytest.FixtureRequest) -> str | None:
     """As `connection`, for tests that take too long for `--quick` on both."""
     return _connection(request)
@@ -76,6 +80,10 @@ def slow_connection(request: pytest.FixtureRequest) -> str | None:
 def thorough_connection(request: pytest.FixtureRequest) -> str | None:
     """As `connection`, for long lists of cases that other tests run on both: on PostgreSQL in certification."""
     return _connection(request)
+
+
+BOTH = pytest.mark.parametrize("thorough_connection", DATABASES, indirect=True)
+"""For some of the tests whose `cloud` takes `thorough_connection`: these run on both in every run."""
 
 
 def _connection(request: pytest.FixtureRequest) -> str | None:

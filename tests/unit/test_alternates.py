@@ -13,14 +13,15 @@ from resizeflow.errors import NoValidHost
 from resizeflow.persistence.hosts import Amount
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
+from tests.conftest import BOTH
 
 MIB = 2**20
 
 
 @pytest.fixture
-def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
     """h3 has more memory than h4, h4 more than h2: that is the order in which they are chosen."""
-    cloud = Cloud(memory_path, connection=slow_connection).build()
+    cloud = Cloud(memory_path, connection=thorough_connection).build()
     for name, memory_mb in (("h3", 65536), ("h4", 32768)):
         cloud.world.add_host(name, vcpus=8, memory_mb=memory_mb, pool_gb=100)
         uri = cloud.world.uri(name)
@@ -80,6 +81,7 @@ def test_the_next_takes_its_place(cloud: Cloud, spoil: Callable[[Cloud, str], No
         assert tx.hosts.get("h3").id not in bound
 
 
+@BOTH
 def test_the_one_after_next(cloud: Cloud) -> None:
     job = chosen(cloud)
     full(cloud, "h3")
@@ -125,6 +127,7 @@ def test_a_host_that_was_asked_for_has_no_alternate(cloud: Cloud) -> None:
     assert used(cloud) == {"h1": 512, "h2": 0, "h3": 0, "h4": 0}
 
 
+@BOTH
 @pytest.mark.parametrize("point", ["PrepareDestination.commit.alternate#1.before", "PrepareDestination.SUCCESS.before"])
 def test_killed_while_it_changes_the_destination(cloud: Cloud, point: str) -> None:
     job = chosen(cloud)

@@ -19,6 +19,7 @@ from resizeflow.persistence.models import Event, Instance, Job, Migration
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus, TaskState, VmState
 from resizeflow.worker import Worker
+from tests.conftest import BOTH
 from tests.console import Console
 from tests.rivals import at_once
 
@@ -28,8 +29,8 @@ WINDOW = 3600
 
 
 @pytest.fixture
-def cloud(memory_path: Path, connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=connection, resize_confirm_window=str(WINDOW)).build()
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=thorough_connection, resize_confirm_window=str(WINDOW)).build()
 
 
 @pytest.fixture
@@ -70,6 +71,7 @@ def test_not_before_its_time(cloud: Cloud, resized: Submitted) -> None:
     assert cloud.migration(resized).status is MigrationStatus.CONFIRMING
 
 
+@BOTH
 def test_a_worker_confirms_by_itself(cloud: Cloud, resized: Submitted) -> None:
     past(cloud, resized, WINDOW + 1)
     drain(cloud)
@@ -92,12 +94,14 @@ def test_off_by_default(memory_path: Path) -> None:
     assert cloud.migration(job).status is MigrationStatus.FINISHED
 
 
+@BOTH
 def test_of_many_workers_one_confirms(cloud: Cloud, resized: Submitted) -> None:
     past(cloud, resized, WINDOW + 1)
     assert sorted(at_once(*[lambda: confirms(cloud)] * 4)) == [0, 0, 0, 1]
     assert jobs(cloud, resized) == ["resize_v1", "confirm_v1"]
 
 
+@BOTH
 def test_a_person_and_the_clock_at_once(cloud: Cloud, resized: Submitted) -> None:
     past(cloud, resized, WINDOW + 1)
     clock, person = at_once(lambda: confirms(cloud), lambda: cloud.service.revert("web"))
@@ -178,6 +182,7 @@ def test_an_unfinished_job_goes_first(cloud: Cloud, resized: Submitted) -> None:
     assert confirms(cloud) == 1
 
 
+@BOTH
 def test_the_clock_that_counts_is_the_database_s(cloud: Cloud, resized: Submitted) -> None:
     class Ahead(FastClock):
         def now(self) -> datetime:

@@ -21,6 +21,7 @@ from resizeflow.persistence.models import (
 from resizeflow.service import Submitted
 from resizeflow.states import JobState
 from resizeflow.worker import Worker
+from tests.conftest import BOTH
 from tests.planted import (
     UNKNOWN,
     breaches,
@@ -37,8 +38,8 @@ from tests.planted import (
 
 
 @pytest.fixture
-def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=slow_connection).build()
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=thorough_connection).build()
 
 
 # --- 1: where it runs ------------------------------------------------------------------------------------
@@ -126,6 +127,7 @@ def test_6_what_was_settled_once_and_is_there_again(cloud: Cloud) -> None:
         assert by_hand(cloud, "h2", "volume", "default", disk_of(job)) is None
 
 
+@BOTH
 def test_6_a_confirm_left_old_disks(cloud: Cloud) -> None:
     """A name that carries a migration's id is ours; one that does not may have been given to another file since."""
     first = resized(cloud, kept=True)
@@ -295,6 +297,7 @@ def test_7_a_machine_that_boots_from_a_volume_has_no_root_disk(memory_path: Path
     assert (counted.found, counted.expected) == ("2 GiB of root disk", "0 GiB, flavor big")
 
 
+@BOTH
 def test_7_the_way_back_of_a_finished_resize(cloud: Cloud) -> None:
     job = resized(cloud)
     mine = (7, f"migration {job.migration_id}")

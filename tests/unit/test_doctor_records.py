@@ -27,6 +27,7 @@ from resizeflow.persistence.models import (
     WorkerRow,
 )
 from resizeflow.states import Direction, JobState, MigrationStatus, TaskState, VmState
+from tests.conftest import BOTH
 from tests.planted import (
     breaches,
     check_left_to_people,
@@ -41,13 +42,14 @@ from tests.planted import (
 
 
 @pytest.fixture
-def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=slow_connection).build()
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=thorough_connection).build()
 
 
 # --- 2 and 3: what is counted ----------------------------------------------------------------------------
 
 
+@BOTH
 def test_2_usage_and_reserved_are_recounted(cloud: Cloud) -> None:
     before = cloud.state()
     cores = sa.update(QuotaUsage).where(QuotaUsage.resource == "cores")
@@ -80,6 +82,7 @@ def test_2_a_reservation_outlives_its_migration(cloud: Cloud) -> None:
     assert "repair" in [line.split()[2] for line in cloud.story(job).splitlines()]
 
 
+@BOTH
 def test_2_a_reservation_is_missing(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     before = cloud.state()
@@ -92,6 +95,7 @@ def test_2_a_reservation_is_missing(cloud: Cloud) -> None:
     assert found(cloud) == []
 
 
+@BOTH
 def test_3_allocations_and_counters_are_recounted(cloud: Cloud) -> None:
     job = resized(cloud, kept=True)
     before = cloud.state()
@@ -230,6 +234,7 @@ def test_8_a_job_and_its_flow(cloud: Cloud) -> None:
 # --- 9 and 10: history and secrets -----------------------------------------------------------------------
 
 
+@BOTH
 @pytest.mark.parametrize(
     "plant",
     [
@@ -275,6 +280,7 @@ def test_10_a_secret_at_rest(cloud: Cloud, plant: sa.Update, subject: str) -> No
     assert "Geh3im" not in str(breach)
 
 
+@BOTH
 def test_10_a_secret_in_a_notification(cloud: Cloud) -> None:
     resized(cloud)
     sql(cloud, sa.update(Notification).where(Notification.seq == 1).values(payload={"auth_password": "Geh3im"}))

@@ -15,6 +15,7 @@ from resizeflow.persistence.transaction import Transaction
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
 from resizeflow.worker import Worker
+from tests.conftest import BOTH
 from tests.rivals import Rival, at_once
 
 pytestmark = pytest.mark.slow
@@ -24,8 +25,8 @@ TOGETHER = "of affinity group db is elsewhere, or may be"
 
 
 @pytest.fixture
-def cloud(memory_path: Path, connection: str | None) -> Cloud:
-    return apart(Cloud(memory_path, connection=connection))
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
+    return apart(Cloud(memory_path, connection=thorough_connection))
 
 
 def apart(cloud: Cloud) -> Cloud:
@@ -132,6 +133,7 @@ def test_a_resize_on_its_own_host(cloud: Cloud) -> None:
     assert host_of(cloud, "web") == "h1"
 
 
+@BOTH
 def test_both_ends_count_until_it_is_decided(cloud: Cloud) -> None:
     """Nova's test_migrate_with_anti_affinity_confirm_updates_scheduler: right after the confirm the source is free."""
     assert moved(cloud, cloud.service.migrate("web", host="h3")) is MigrationStatus.FINISHED
@@ -208,6 +210,7 @@ def test_what_was_free_when_it_was_chosen(cloud: Cloud) -> None:
         assert taken.name == "h4"
 
 
+@BOTH
 def test_two_members_at_once_never_come_to_one_host(cloud: Cloud) -> None:
     jobs = ready(cloud)
 

@@ -13,6 +13,7 @@ from resizeflow.errors import Conflict, NotFound
 from resizeflow.persistence.models import Aggregate, AggregateHost
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
+from tests.conftest import BOTH
 from tests.console import everything
 from tests.rivals import at_once
 
@@ -20,8 +21,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def cloud(memory_path: Path, connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=connection).build()
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=thorough_connection).build()
 
 
 def refused(cloud: Cloud, host: str, *words: str) -> None:
@@ -73,6 +74,7 @@ def test_a_finished_resize_needs_its_source(cloud: Cloud) -> None:
         tx.hosts.get("h1")
 
 
+@BOTH
 def test_debts_need_it_until_they_are_forgiven(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     assert cloud.run(job) is JobState.DONE
@@ -94,6 +96,7 @@ def test_it_leaves_its_aggregates(cloud: Cloud) -> None:
         assert [row.host_id for row in tx.aggregates.get("fast").members] == [tx.hosts.get("h1").id]
 
 
+@BOTH
 def test_a_migration_is_sent_there_at_the_same_time(cloud: Cloud) -> None:
     """Whoever comes first: never an allocation on a host that is gone."""
 
@@ -117,6 +120,7 @@ def test_a_migration_is_sent_there_at_the_same_time(cloud: Cloud) -> None:
         assert cloud.migration(job).status is MigrationStatus.FINISHED
 
 
+@BOTH
 def test_a_machine_is_adopted_there_at_the_same_time(cloud: Cloud) -> None:
     cloud.world.create_guest("h2", "db", 1, 512, {"vda": 1}, running=False)
     removal, adopted = at_once(lambda: cloud.inventory.remove_host("h2"), lambda: cloud.inventory.adopt("h2", "db"))
@@ -126,6 +130,7 @@ def test_a_machine_is_adopted_there_at_the_same_time(cloud: Cloud) -> None:
     assert isinstance(adopted if gone else removal, Exception)
 
 
+@BOTH
 def test_of_two_removals_one_finds_it(cloud: Cloud) -> None:
     results = at_once(*[lambda: cloud.inventory.remove_host("h2")] * 2)
     assert results.count(None) == 1

@@ -14,6 +14,7 @@ from resizeflow.persistence.hosts import Amount, instance_consumer, migration_co
 from resizeflow.persistence.transaction import Transaction
 from resizeflow.service import Submitted
 from resizeflow.states import JobState
+from tests.conftest import BOTH
 
 OLD = (1, 512, 1)
 NEW = (2, 1024, 2)
@@ -25,8 +26,8 @@ Held = dict[tuple[str, str], tuple[int, int, int]]
 
 
 @pytest.fixture
-def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=slow_connection).build(running=False)
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=thorough_connection).build(running=False)
 
 
 def used(cloud: Cloud, name: str) -> tuple[int, int, int]:
@@ -74,6 +75,7 @@ def test_on_another_host(cloud: Cloud, decision: str) -> None:
     assert held(cloud, job) == ({("instance", "h2"): NEW} if decision == "confirm" else {("instance", "h1"): OLD})
 
 
+@BOTH
 @pytest.mark.parametrize("decision", ["confirm", "revert", "rollback"])
 def test_on_the_same_host(cloud: Cloud, decision: str) -> None:
     """vCPUs and memory: the larger of both flavors; disk: the sum, until one of both is gone."""
@@ -181,6 +183,7 @@ def test_no_more_than_the_ratios_allow(cloud: Cloud, limits: dict[str, Any], fit
     assert used(cloud, "h2") == (fits.vcpus, fits.memory_mb, fits.disk_gb)
 
 
+@BOTH
 def test_the_last_room_taken_between_choice_and_allocation(cloud: Cloud) -> None:
     """The counter decides, not the snapshot: the resize is rolled back and nothing is over-allocated."""
     cloud.inventory.set_host("h2", cpu_ratio=0.25)

@@ -15,6 +15,7 @@ from resizeflow.persistence.models import Flavor, Instance, Reservation
 from resizeflow.persistence.quotas import RESOURCES, charge
 from resizeflow.service import Submitted
 from resizeflow.states import JobState
+from tests.conftest import BOTH
 from tests.console import Console, everything
 
 UNLIMITED = dict.fromkeys(RESOURCES, -1)
@@ -23,8 +24,8 @@ OLD = {"instances": 1, "cores": 1, "ram": 512, "gigabytes": 1}
 
 
 @pytest.fixture
-def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=slow_connection).build(running=False)
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=thorough_connection).build(running=False)
 
 
 def usage(cloud: Cloud) -> tuple[dict[str, int], dict[str, int]]:
@@ -69,6 +70,7 @@ def test_a_confirmed_resize_is_charged_with_the_new_flavor(cloud: Cloud) -> None
     assert usage(cloud) == (new, UNRESERVED)
 
 
+@BOTH
 def test_a_reverted_resize_is_charged_with_the_old_flavor(cloud: Cloud) -> None:
     finished(cloud)
     # The way back is charged already: no quota can close it.
@@ -155,6 +157,7 @@ def test_the_formula_for_any_two_flavors(cloud: Cloud) -> None:
     assert usage(cloud)[0] == OLD
 
 
+@BOTH
 def test_a_limit_counts_what_others_have_reserved(cloud: Cloud) -> None:
     cloud.world.create_guest("h1", "db", 1, 512, {"vda": 1}, running=False)
     cloud.inventory.adopt("h1", "db")
@@ -196,6 +199,7 @@ def test_a_project_s_own_limit_goes_before_the_class_s_and_the_configured(cloud:
     assert in_force(cloud) == (-1, "configuration")
 
 
+@BOTH
 @pytest.mark.parametrize("whose", [None, "default"], ids=["class", "project"])
 def test_a_limit_holds_whatever_it_comes_from(cloud: Cloud, whose: str | None) -> None:
     """Nova's test_resize_server_overquota, and its message."""

@@ -24,6 +24,7 @@ from resizeflow.persistence.models import AtomDetail, Event, Job
 from resizeflow.service import Submitted
 from resizeflow.states import Direction, JobState, MigrationStatus, OnCrash
 from resizeflow.worker import SOON, TASKS, Worker
+from tests.conftest import BOTH
 from tests.console import Console
 from tests.unit.test_fencing import Interruption, worker_on
 
@@ -33,8 +34,8 @@ IN_TRANSFER = "TransferDisks.create_volume#1.after"
 
 
 @pytest.fixture
-def cloud(memory_path: Path, connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=connection).build()
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=thorough_connection).build()
 
 
 def until(done: Callable[[], object], what: str) -> None:
@@ -58,6 +59,7 @@ def killed(cloud: Cloud, job: Submitted, point: str = IN_TRANSFER) -> None:
 # --- after a crash: resume or rollback -------------------------------------------------------------------
 
 
+@BOTH
 def test_after_a_crash_the_next_worker_goes_on(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     killed(cloud, job)
@@ -116,6 +118,7 @@ def test_a_handover_is_no_crash(cloud: Cloud) -> None:
     assert cloud.job(job).direction is Direction.FORWARD
 
 
+@BOTH
 def test_who_takes_its_own_job_again_did_not_die(cloud: Cloud) -> None:
     """It had lost the database for longer than its lease."""
     job = cloud.service.resize("web", "big", host="h2", on_crash=OnCrash.ROLLBACK)
@@ -302,6 +305,7 @@ def test_a_flow_of_a_later_version_waits_for_a_worker_that_knows_it(
 # --- leases ----------------------------------------------------------------------------------------------
 
 
+@BOTH
 def test_renewing_survives_whatever_goes_wrong(cloud: Cloud) -> None:
     worker = Worker(cloud.database, cloud.settings)
     renew, renewed = worker._renew, threading.Event()
@@ -340,6 +344,7 @@ class JumpingClock(FastClock):
         return super().boottime() + self.ahead
 
 
+@BOTH
 def test_a_database_that_is_away_for_longer_than_the_lease_stops_the_next_effect(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     clock, struck = JumpingClock(), False

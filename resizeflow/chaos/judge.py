@@ -18,7 +18,7 @@ from resizeflow.doctor import Doctor
 from resizeflow.drivers.simulator.agents import UNPLUGGED
 from resizeflow.drivers.simulator.effects import Cause, LoggedEffect
 from resizeflow.drivers.simulator.network_disks import SHARED
-from resizeflow.persistence.models import Instance, Job, Migration
+from resizeflow.persistence.models import Host, Instance, Job, Migration
 from resizeflow.service import Submitted
 from resizeflow.states import Direction, JobState, MigrationStatus
 
@@ -46,6 +46,18 @@ class Evidence:
     def row(self) -> Job:
         """The job, as it ended."""
         return self.cloud.job(self.job)
+
+    @cached_property
+    def migration(self) -> Migration:
+        """The migration, as it ended."""
+        return self.cloud.migration(self.job)
+
+    @cached_property
+    def host(self) -> Host | None:
+        """Where the machine is by the records; of one that is not managed any more, where it was moved to."""
+        with self.cloud.database.read() as tx:
+            instance = tx.session.get(Instance, self.cloud.uuid)
+        return instance.host if instance is not None else self.migration.dest_host
 
     @cached_property
     def effects(self) -> tuple[LoggedEffect, ...]:
@@ -180,10 +192,7 @@ def off_is_proven(evidence: Evidence) -> Iterator[str]:
 
 def one_attachment_per_volume(evidence: Evidence) -> Iterator[str]:
     """Each volume is attached to the machine, on its host; until a resize is decided a blank one keeps the way back."""
-    cloud, migration = evidence.cloud, evidence.cloud.migration(evidence.job)
-    with cloud.database.read() as tx:
-        instance = tx.session.get(Instance, cloud.uuid)
-    host = instance.host if instance is not None else migration.dest_host
+    cloud, migration, host = evidence.cloud, evidence.migration, evidence.host
     expected = [(cloud.uuid, "attached", "nowhere" if host is None else host.name)]
     if migration.status is MigrationStatus.FINISHED:
         expected.append((cloud.uuid, "reserved", "no host"))
@@ -221,11 +230,8 @@ def one_active_binding_per_port(evidence: Evidence) -> Iterator[str]:
     """Each port is bound to the machine's host and no other; until a resize is decided an inactive binding keeps the
     way back for those that it moved; a revert that was undone may have made one more, or one less. One whose machine
     runs is plugged in."""
-    cloud, migration = evidence.cloud, evidence.cloud.migration(evidence.job)
-    with cloud.database.read() as tx:
-        instance = tx.session.get(Instance, cloud.uuid)
-    host = instance.host if instance is not None else migration.dest_host
-    here = "nowhere" if host is None else host.name
+    cloud, migration = evidence.cloud, evidence.migration
+    here = "nowhere" if evidence.host is None else evidence.host.name
     status = "ACTIVE" if cloud.world.running(cloud.uuid) else "DOWN"
     moved = {port.port_id for port in migration.ports if not migration.same_host}
     for port_id in cloud.ports:
@@ -258,13 +264,10 @@ def unbound_runs(effects: Iterable[LoggedEffect]) -> Iterator[str]:
 
 def vlan_where_it_is_needed(evidence: Evidence) -> Iterator[str]:
     """The uplinks of the machine's host bring its VLAN, those of the other only as long as it may go back there."""
-    vlan, migration = evidence.scenario.vlan, evidence.cloud.migration(evidence.job)
+    vlan, migration = evidence.scenario.vlan, evidence.migration
     if vlan is None:
         return
-    with evidence.cloud.database.read() as tx:
-        instance = tx.session.get(Instance, evidence.cloud.uuid)
-    here = instance.host if instance is not None else migration.dest_host
-    needed = {here.name if here is not None else ""}
+    needed = {evidence.host.name if evidence.host is not None else ""}
     if migration.status is MigrationStatus.FINISHED and migration.dest_host is not None:
         needed = {migration.source_host.name, migration.dest_host.name}
     for host in ("h1", "h2"):
@@ -310,7 +313,7 @@ def lower_epochs(effects: Iterable[LoggedEffect]) -> Iterator[str]:
 
 def seen_before_deleted(evidence: Evidence) -> Iterator[str]:
     """No copy is deleted unless the same worker has looked at the other before."""
-    migration = evidence.cloud.migration(evidence.job)
+    migration = evidence.migration
     others = dict(_copies(migration))
     seen: set[tuple[int, str]] = set()
     for call in evidence.calls:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +73,7 @@ class Laboratory:
         self.job = self.scenario.submit(self.cloud)
         self.before = normal(before, self.job)
         self._saved: dict[tuple[str, ...], Path] = {}
+        self._ahead: dict[tuple[str, ...], Path] = {}
         self._save(())
         self._work()  # In this process, whose forks then have all statements compiled.
         self.done = self.cloud.state(self.job)
@@ -207,6 +210,29 @@ class Laboratory:
 
     # --- moments -----------------------------------------------------------------------------------------
 
+    def go_ahead(self, beginnings: Sequence[tuple[str, ...]]) -> None:
+        """Keeps what a worker leaves that is killed, for beginnings that differ in the point of their last word only:
+        one worker is stopped at each of the points, and goes on once its files are copied, in which there is then what
+        there would be if it were killed. A beginning whose point it does not pass is gone through as ever."""
+        while self._ahead:
+            shutil.rmtree(self._ahead.popitem()[1])
+        before = beginnings[0][:-1]
+        points = {words[-1].removeprefix("kill@"): words for words in beginnings}
+        armed = [f"{point}={FAULTS[verb]}" for verb, _, point in (word.partition("@") for word in before)]
+        log = self._folder / "ahead"
+        log.unlink(missing_ok=True)
+        self._restore(())
+        child = self._child([*armed, *(f"{point}=stop" for point in points)], log)
+        while child.stops():
+            words = points[log.read_text(encoding="utf-8").split()[-1]]
+            if words not in self._ahead:
+                self._ahead[words] = self._folder / f"ahead{len(self._ahead)}"
+                self._ahead[words].mkdir()
+                _copy(self.cloud.folder, self._ahead[words])
+            child.wake(0.0)
+        with contextlib.suppress(Overdue):
+            child.wait(CHILD_SECONDS)
+
     def _save(self, words: tuple[str, ...]) -> None:
         """Keeps the state after these words, for the next cases that begin with them; one beside the first."""
         self.cloud.release()
@@ -220,8 +246,9 @@ class Laboratory:
     def _restore(self, words: tuple[str, ...]) -> int:
         """The state after the most of these words that was kept; how many of them."""
         self.cloud.release()
-        most = max((key for key in self._saved if words[: len(key)] == key), key=len)
-        _copy(self._saved[most], self.cloud.folder)
+        kept = self._ahead | self._saved
+        most = max((key for key in kept if words[: len(key)] == key), key=len)
+        _copy(kept[most], self.cloud.folder)
         return len(most)
 
 

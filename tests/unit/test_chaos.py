@@ -9,7 +9,7 @@ import pytest
 from lxml import etree
 
 from resizeflow.chaos.case import Case, sample
-from resizeflow.chaos.child import Child, Overdue
+from resizeflow.chaos.child import KILLED, Child, Overdue
 from resizeflow.chaos.hunt import hunt
 from resizeflow.chaos.kinds import KINDS
 from resizeflow.chaos.laboratory import Laboratory
@@ -88,6 +88,34 @@ def test_some_cases_of_each_kind(laboratory: Laboratory, kind: str) -> None:
     results = [result for word in chosen for result in run_from(kind, laboratory, word, Extent(pairs=2))]
     assert len(results) >= 3
     assert [(result.case.name, result.wrong) for result in results if result.wrong] == []
+
+
+def test_a_stopped_worker_leaves_what_a_killed_one_leaves(laboratory: Laboratory) -> None:
+    """One run is copied at many points, where each would have been killed in a run of its own."""
+    kills = first_words("kills", laboratory)[5::25]
+    killed = []
+    for (word,) in kills:
+        laboratory.fresh()
+        assert laboratory._child([f"{word.removeprefix('kill@')}=kill"]).wait(60) == KILLED
+        killed.append(_left(laboratory))
+    laboratory.go_ahead([*kills, ("kill@NoSuchTask.before",)])
+    for (word,), left in zip(kills, killed, strict=True):
+        assert laboratory._restore((word, "resume")) == 1
+        assert _left(laboratory) == left, word
+    assert laboratory._restore(("kill@NoSuchTask.before", "resume")) == 0
+
+
+def _left(laboratory: Laboratory) -> tuple[object, ...]:
+    """The cloud, what was done to it, the job, and the log."""
+    cloud, job = laboratory.cloud, laboratory.job
+    with cloud.database.read() as tx:
+        told = [
+            (event.seq, event.epoch, event.task, event.kind, event.transition)
+            for event in tx.events.of(job.migration_id)
+        ]
+    effects = [(effect.host, effect.method, effect.subject, effect.epoch) for effect in cloud.world.effects()]
+    row = cloud.job(job)
+    return cloud.state(job), effects, (row.state, row.epoch, row.attempts, row.direction, row.pivot_at is None), told
 
 
 # --- what is wrong is seen -------------------------------------------------------------------------------

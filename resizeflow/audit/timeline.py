@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 
 from resizeflow.audit.progress import Sample, samples_of
 from resizeflow.persistence.models import RETRIES, Event, Job, Migration
@@ -117,7 +118,7 @@ class Timeline:
     def retries(self) -> list[Mark]:
         return [mark for mark in self.marks if mark.kind in RETRIES]
 
-    @property
+    @cached_property
     def letters(self) -> dict[str, str]:
         """The workers by their names, in the order in which they came: A, B, C, up to Z, then A1, B1."""
         names = dict.fromkeys([run.worker for run in self.runs] + [over.by for over in self.takeovers])

@@ -3,9 +3,11 @@ templates/chart.html draws it."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from operator import attrgetter
 
 from resizeflow.audit.progress import Sample, duration, percent, size
 from resizeflow.audit.timeline import Downtime, End, Mark, Run, Timeline
@@ -203,7 +205,8 @@ def _lanes(told: Timeline, scale: Scale, now: datetime, y: float) -> tuple[list[
 
 def _place(mark: Mark, scale: Scale, runs: list[Run], rows: dict[RowKey, Row]) -> None:
     """A retry goes to the row of the run that it was in."""
-    run = next((run for run in reversed(runs) if run.start <= mark.at), None)
+    count = bisect_right(runs, mark.at, key=attrgetter("start"))  # A job that waits for days has thousands of both.
+    run = runs[count - 1] if count else None
     row = rows.get((run.worker, run.flow, run.direction, run.task)) if run else None
     if row is not None:
         row.retries.append((scale.x(mark.at), mark.text))

@@ -107,6 +107,7 @@ def test_confirm_and_revert_begin_anew(cloud: Cloud) -> None:
     assert cloud.run(revert) is JobState.DONE
     told = told_of(cloud, job)
     assert told.takeovers == []
+    assert told.letters is told.letters, "a report asks for them with each line of the log"
     assert [run.flow for run in told.runs if run.task in ("OpenMigration", "FinishRevert")] == [
         "resize_v1",
         "revert_v1",

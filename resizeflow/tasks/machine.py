@@ -53,19 +53,23 @@ def power_off(task: MoveTask, host: Host, migration: Migration, seconds: float) 
     """Shuts a machine down: clean, for at most `seconds`, then hard. One that is off stays off."""
     hypervisor = task.gate.host(host)
     uuid = migration.instance_id
-    if is_off(hypervisor.domain(uuid)):
+
+    def off() -> bool:
+        return is_off(hypervisor.domain(uuid))
+
+    if off():
         task.tell(f"{migration.instance_name} is off already")
         return
     deadline = task.world.clock.boottime() + seconds
     if seconds:
         task.forget(lambda: hypervisor.shutdown(uuid))
-    while task.world.clock.boottime() < deadline:
-        if is_off(hypervisor.domain(uuid)):
-            task.tell(f"{migration.instance_name} shut down cleanly")
+    while not off():
+        if task.world.clock.boottime() >= deadline:
+            task.tell(f"{migration.instance_name} did not shut down within {seconds:g} s, it is powered off hard")
+            task.ensure(off, lambda: hypervisor.destroy(uuid), f"power-off on {host.name}")
             return
         task.gate.pause(POLL)
-    task.tell(f"{migration.instance_name} did not shut down within {seconds:g} s, it is powered off hard")
-    task.ensure(lambda: is_off(hypervisor.domain(uuid)), lambda: hypervisor.destroy(uuid), f"power-off on {host.name}")
+    task.tell(f"{migration.instance_name} shut down cleanly")
 
 
 def retire(task: MoveTask, host: Host, migration: Migration) -> None:

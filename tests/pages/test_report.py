@@ -35,6 +35,7 @@ def stored(past: Past, job: Submitted) -> tuple[Migration, list[Event], Timeline
     with past.database.read() as tx:
         migration, jobs = tx.migrations.get(job.migration_id), tx.jobs.of_migration(job.migration_id)
         events = list(tx.events.of(job.migration_id))
+        assert len(migration.disks) == 1, "they are read while they can be"
     return migration, events, timeline(migration, jobs, events)
 
 

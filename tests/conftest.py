@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from lab import Lab, Volumes
 from lab.postgresql import PostgreSQL
 from resizeflow.chaos.runner import MEMORY, work_folder
 from resizeflow.persistence import schema
@@ -91,3 +93,27 @@ def _connection(request: pytest.FixtureRequest) -> str | None:
         return None
     url: str = request.getfixturevalue("postgresql_url")
     return url
+
+
+@pytest.fixture(scope="session")
+def lab_name() -> str:
+    """RESIZEFLOW_TEST_LAB names another lab for a second run beside this one."""
+    return os.environ.get("RESIZEFLOW_TEST_LAB", "rf-flows")
+
+
+@pytest.fixture(scope="session")
+def volumes_lab(lab_name: str) -> Iterator[Lab]:
+    """Two real hosts, and storage behind a real Cinder: one for all tests."""
+    if os.geteuid() != 0:
+        pytest.skip("the lab needs root")
+    lab = Lab(f"{lab_name}-volumes")
+    lab.down()
+    lab.up(hosts=2, volumes=True)
+    yield lab
+    lab.down()
+
+
+@pytest.fixture(scope="session")
+def storage(volumes_lab: Lab) -> Volumes:
+    """That Cinder, with Ceph, iSCSI and NFS behind it."""
+    return volumes_lab.volumes

@@ -101,19 +101,6 @@ def site(fleet: Fleet) -> Site:
 
 
 @pytest.fixture(scope="session")
-def storage() -> Iterator[Volumes]:
-    """A real Cinder, with Ceph, iSCSI and NFS behind it."""
-    if os.geteuid() != 0:
-        pytest.skip("the lab needs root")
-    lab = Lab(f"{os.environ.get('RESIZEFLOW_TEST_LAB', 'rf-contract')}-volumes")
-    try:
-        lab.volumes.up()
-        yield lab.volumes
-    finally:
-        lab.down()
-
-
-@pytest.fixture(scope="session")
 def real_cinder(storage: Volumes, tmp_path_factory: pytest.TempPathFactory) -> RealSite:
     """The way to it."""
     return RealSite(tmp_path_factory.mktemp("cinder"), storage)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -31,12 +30,6 @@ CinderMaker = Callable[..., CinderCloud]
 StageMaker = Callable[..., CinderStage]
 NeutronMaker = Callable[..., NeutronCloud]
 NeutronStageMaker = Callable[..., NeutronStage]
-
-
-@pytest.fixture(scope="session")
-def lab_name() -> str:
-    """RESIZEFLOW_TEST_LAB names another lab for a second run beside this one."""
-    return os.environ.get("RESIZEFLOW_TEST_LAB", "rf-flows")
 
 
 @pytest.fixture(scope="session")
@@ -89,22 +82,6 @@ def make_worker(make_fleet: FleetMaker) -> Iterator[WorkerMaker]:
 def fleet(make_fleet: FleetMaker) -> Fleet:
     """A running machine with a qcow2 and a raw disk on h1."""
     return make_fleet()
-
-
-@pytest.fixture(scope="session")
-def volumes_lab(lab_name: str) -> Iterator[Lab]:
-    """Two real hosts, and storage behind a real Cinder."""
-    lab = Lab(f"{lab_name}-volumes")
-    lab.down()
-    lab.up(hosts=2, volumes=True)
-    yield lab
-    lab.down()
-
-
-@pytest.fixture(scope="session")
-def storage(volumes_lab: Lab) -> Volumes:
-    """That Cinder, with Ceph, iSCSI and NFS behind it."""
-    return volumes_lab.volumes
 
 
 @pytest.fixture

@@ -30,22 +30,18 @@ pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def lab(volumes_lab: Lab) -> Lab:
     """Two hosts with storage."""
-    lab = Lab(NAME)
-    lab.down()
-    lab.up(hosts=2, volumes=True)
-    yield lab
-    lab.down()
-    assert lab.leftovers() == []
+    return volumes_lab
 
 
 @pytest.fixture(scope="module")
-def guest(lab: Lab) -> Guest:
+def guest(lab: Lab) -> Iterator[Guest]:
     """On h1: a disk in the host's pool, and a volume of each kind."""
     made = Guest(lab, "db").create(lab.host("h1"), volumes=[VolumeSpec(kind) for kind in KINDS])
     made.wait_report()
-    return made
+    yield made
+    made.delete()
 
 
 def secret_of(lab: Lab, attached: Attached) -> str | None:
@@ -66,9 +62,9 @@ def acknowledged_after(guest: Guest, before: dict[str, int]) -> dict[str, int]:
         time.sleep(0.1)
 
 
-def command(*arguments: str) -> str:
+def command(lab: Lab, *arguments: str) -> str:
     """Run `python -m lab` as somebody at a keyboard would."""
-    argv = [sys.executable, "-m", "lab", *arguments, "--name", NAME]
+    argv = [sys.executable, "-m", "lab", *arguments, "--name", lab.name]
     return subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
@@ -204,9 +200,9 @@ def test_up_again_starts_what_does_not_run(lab: Lab) -> None:
 
 
 def test_the_command_line_makes_and_tells(lab: Lab) -> None:
-    told = json.loads(command("volumes", "-f", "json"))
+    told = json.loads(command(lab, "volumes", "-f", "json"))
     assert told["endpoint"] == lab.volumes.cinder.endpoint
-    command("guest", "create", "h1", "cli", "--disk", "none", "--volume", "nfs:2G")
+    command(lab, "guest", "create", "h1", "cli", "--disk", "none", "--volume", "nfs:2G")
     guest = Guest(lab, "cli")
     assert lab.volumes.cinder.client().volumes.get(guest.facts.volumes[0]).size == 2
     guest.delete()
@@ -242,7 +238,7 @@ def test_storage_needs_no_hosts_and_two_stand_side_by_side(lab: Lab) -> None:
     assert volumes.address not in run(["ip", "route"])
 
 
-@pytest.mark.parametrize("seconds", [1.5, 4])
+@pytest.mark.parametrize("seconds", [pytest.param(1.5, marks=pytest.mark.certify), 4])
 def test_down_leaves_nothing_after_a_killed_up(lab: Lab, seconds: float) -> None:
     killed = Lab(f"{NAME}-killed")
     argv = [sys.executable, "-m", "lab", "up", "--hosts", "1", "--volumes", "--name", killed.name]

@@ -116,8 +116,9 @@ def test_a_machine_that_boots_from_a_volume_has_nothing_copied(make_fleet: Fleet
     checks.healthy(fleet)
 
 
-@pytest.mark.parametrize("decision", ["confirm", pytest.param("revert", marks=pytest.mark.certify)])
-@pytest.mark.parametrize("disks", [DISK, pytest.param((), marks=pytest.mark.certify)], ids=["disk", "no-disk"])
+@pytest.mark.certify
+@pytest.mark.parametrize("decision", ["confirm", "revert"])
+@pytest.mark.parametrize("disks", [DISK, ()], ids=["disk", "no-disk"])
 def test_on_the_same_host(make_fleet: FleetMaker, disks: tuple[DiskSpec, ...], decision: str) -> None:
     fleet = make_fleet(disks=disks, volumes=ROOT_AND_DATA)
     before, state = fleet.guest.wait_report(), fleet.state()
@@ -135,6 +136,7 @@ def test_on_the_same_host(make_fleet: FleetMaker, disks: tuple[DiskSpec, ...], d
     checks.healthy(fleet)
 
 
+@pytest.mark.certify
 def test_a_stopped_machine_stays_stopped_and_nobody_has_its_volumes_open(make_fleet: FleetMaker) -> None:
     fleet = make_fleet(disks=DISK, volumes=ROOT_AND_DATA)
     before = fleet.guest.wait_report()
@@ -217,6 +219,7 @@ def test_the_source_is_not_started_before_ceph_has_given_up_a_destination_that_i
     checks.healthy(fleet)
 
 
+@pytest.mark.certify
 def test_the_source_is_not_detached_or_started_while_somebody_watches_an_image(make_fleet: FleetMaker) -> None:
     fleet = make_fleet(disks=DISK, volumes=ROOT_AND_DATA)
     before, state = fleet.guest.wait_report(), fleet.state()
@@ -277,7 +280,8 @@ def rolled_back(fleet: Fleet, job: Submitted) -> None:
     assert fleet.migration(job).status is MigrationStatus.ERROR, fleet.story(job)
 
 
-@pytest.mark.parametrize("end", ["resumed", pytest.param("rolled-back", marks=pytest.mark.certify)])
+@pytest.mark.certify
+@pytest.mark.parametrize("end", ["resumed", "rolled-back"])
 def test_workers_killed_at_volumes(make_fleet: FleetMaker, end: str) -> None:
     """One after the other, each where Cinder has done what nobody has written down."""
     fleet = make_fleet(disks=DISK, volumes=ROOT_AND_DATA)

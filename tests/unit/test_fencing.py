@@ -32,6 +32,8 @@ from tests.console import everything
 
 STEP = 17
 """Of the calls to hosts of a resize, each so many-th is interrupted."""
+SLACK = 8
+"""So many more looks than another one a run may take."""
 
 
 class Interruption:
@@ -102,20 +104,20 @@ def never() -> None:
     raise AssertionError("This is not interrupted.")
 
 
-def calls_of(case: Laboratory) -> list[str]:
-    """The calls to hosts of an undisturbed run, in order."""
+def calls_of(case: Laboratory) -> int:
+    """How many calls to hosts a run makes at least: one that waits for a host may look more often than another."""
     interruption = Interruption(0, never)
     cloud = case.fresh()
     worker_on(cloud, interruption).take_and_run(case.job.job_id)
     assert cloud.job(case.job).state is JobState.DONE
-    return interruption.calls
+    return len(interruption.calls) - SLACK
 
 
 # --- taken over in the middle ----------------------------------------------------------------------------
 
 
 def test_a_zombie_neither_acts_nor_writes(case: Laboratory) -> None:
-    total = len(calls_of(case))
+    total = calls_of(case)
     tried = range(1, total, STEP)
     for at in tried:
         cloud = case.fresh()
@@ -293,7 +295,7 @@ def test_a_lease_that_runs_low_is_renewed_before_an_act(cloud: Cloud, world: Wor
 
 
 def test_a_stopped_worker_hands_over_and_the_job_is_kept(case: Laboratory) -> None:
-    total = len(calls_of(case))
+    total = calls_of(case)
     for at in range(2, total, 2 * STEP):
         cloud = case.fresh()
         stop = threading.Event()
@@ -311,7 +313,7 @@ def test_a_stopped_worker_hands_over_and_the_job_is_kept(case: Laboratory) -> No
 
 
 def test_a_rollback_asked_for_in_mid_flow_turns_the_running_flow_back(case: Laboratory) -> None:
-    total = len(calls_of(case))
+    total = calls_of(case)
     turned = forward = 0
     for at in range(3, total, STEP):
         cloud = case.fresh()

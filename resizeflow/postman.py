@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING
 
 from resizeflow.clock import Clock
 from resizeflow.config import Notifications
+from resizeflow.persistence import next_actions
 from resizeflow.persistence.database import AWAY, Database, in_short
+from resizeflow.persistence.outbox import LINE
+from resizeflow.states import Outcome
 
 if TYPE_CHECKING:
     from resizeflow.persistence.models import Notification
+    from resizeflow.persistence.transaction import Transaction
 
 LOG = logging.getLogger(__name__)
 BATCH = 50
@@ -92,7 +96,8 @@ class Postman:
             batch = tx.delivery.due(BATCH)
         sent, error = self._send(batch, until)
         with self._database.write() as tx:
-            tx.delivery.sent(sent, error)
+            if tx.delivery.sent(sent, error):
+                _tell_turn(tx, error)
         self._tell(error)
         return error is None and len(batch) == BATCH
 
@@ -126,6 +131,21 @@ class Postman:
         with contextlib.suppress(*AWAY), self._database.write() as tx:
             tx.delivery.leave(self._name)
         self._notifier.close()
+
+
+def _tell_turn(tx: Transaction, error: str | None) -> None:
+    """A line of the fleet's log: since when others are not told, and since when they are again."""
+    if error is None:
+        tx.events.fleet(LINE, "notifications are sent again", transition="failing -> sending", outcome=Outcome.OK)
+        return
+    tx.events.fleet(
+        LINE,
+        "notifications cannot be sent, and wait",
+        transition="sending -> failing",
+        outcome=Outcome.FAILED,
+        error=error,
+        next_action=next_actions.of_post(),
+    )
 
 
 def forget_old(database: Database, settings: Notifications, clock: Clock) -> None:

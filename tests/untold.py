@@ -93,6 +93,7 @@ TOLD: Mapping[str, Sequence[tuple[Sequence[str], Tells]]] = {
     "allocations": [change("consumer", "vcpus", "memory_mb", "disk_gb", by=kind("allocation", "repair"))],
     "debts": [change("object", "settled_at", "forgiven", by=kind("debt"))],
     "notifications": [change("message_id", by=message)],
+    "postman": [change("failing_since", by=kind("notification"))],
     "workers": [change("name", by=kind("worker"))],
     "hosts": [
         change(*HOST, *SIZE, "traits", by=kind("command")),
@@ -119,7 +120,6 @@ UNTOLD = {
     "audit_keys": "it is of the log",
     "logbooks": "TaskFlow's word for a migration",
     "stream_segments": "how far a copy is: its tenths are told",
-    "postman": "who sends what is told already",
     "server_events": "hints of Neutron's and Cinder's, which nothing is done by",
     "migration_disks": "told with the task that writes them",
     "migration_volumes": "told with the task that writes them",

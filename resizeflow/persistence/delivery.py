@@ -50,16 +50,16 @@ class Delivery:
         query = sa.select(Notification).where(Notification.wanted, Notification.sent_at.is_(None))
         return self.session.scalars(query.order_by(Notification.id).limit(limit)).all()
 
-    def sent(self, ids: Collection[int], error: str | None) -> None:
-        """Marks what the broker has confirmed; `error` is what stopped the round, None if nothing did."""
+    def sent(self, ids: Collection[int], error: str | None) -> bool:
+        """Marks what the broker has confirmed; `error` is what stopped the round, None if nothing did. Whether delivery
+        began to fail, or goes on again, with it."""
         now = self.clock.now()
         if ids:
             self.session.execute(sa.update(Notification).where(Notification.id.in_(ids)).values(sent_at=now))
         row = self.session.get_one(Postman, ONLY, with_for_update=True)
-        if error is None:
-            row.error = row.failing_since = None
-        else:
-            row.error, row.failing_since = error, row.failing_since or now
+        turned = (error is None) != (row.failing_since is None)
+        row.error, row.failing_since = error, None if error is None else row.failing_since or now
+        return turned
 
     def state(self) -> Postman | None:
         """Who sends, and what keeps it from doing so; None if nobody ever did."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from resizeflow.runbook import ATTENTION, DEBTS, ROLLED_BACK, WAITS, command_for, page_of_reason
+from resizeflow.runbook import ATTENTION, DEBTS, NOT_SENT, ROLLED_BACK, WAITS, command_for, page_of_reason
 
 WAITING: Mapping[str, str] = {
     "host-away": "bring the host back: the job then goes on by itself",
@@ -24,6 +24,11 @@ FAILED: Mapping[str, str] = {
 def of_debt() -> str:
     """What was left behind where nobody answered."""
     return _with_page("nothing: a worker removes what was left behind when it can", DEBTS)
+
+
+def of_post() -> str:
+    """Notifications that the broker does not take."""
+    return _with_page("bring the broker back: what waits is sent then", NOT_SENT)
 
 
 def of_wait(reason: str) -> str:

@@ -14,9 +14,11 @@ from oslo_db.exception import DBDuplicateEntry
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.config import Notifications
+from resizeflow.drivers import notifier
+from resizeflow.drivers.notifier import NotSent
 from resizeflow.persistence.database import Database
-from resizeflow.persistence.models import Event, Instance, Job, Notification
-from resizeflow.postman import forget_old
+from resizeflow.persistence.models import FLEET, Event, Instance, Job, Notification
+from resizeflow.postman import Postman, forget_old
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus, TaskState
 from resizeflow.worker import Worker
@@ -353,3 +355,35 @@ def test_an_instance_that_is_managed_no_more_keeps_what_was_told_of_it(cloud: Cl
     with cloud.database.read() as tx:
         assert tx.session.scalars(sa.select(Instance)).all() == []
     assert told(cloud) == before
+
+
+class Broker:
+    """Takes messages, or is away."""
+
+    def __init__(self) -> None:
+        self.up = False
+
+    def send(self, _row: Notification) -> None:
+        if not self.up:
+            raise NotSent("connection refused")
+
+
+def test_since_when_nothing_can_be_sent_is_in_the_log_and_since_when_it_can_again(
+    cloud: Cloud, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = Broker()
+    monkeypatch.setattr(notifier, "Notifier", lambda _settings: broker)
+    run(cloud, cloud.service.resize("web", "big", host="h2"))
+    cloud.database = sending(cloud, url)
+    run(cloud, cloud.service.confirm("web"))
+    postman = Postman(cloud.database, cloud.settings.notifications, cloud.clock, "one", 600)
+    for broker.up in (False, False, True, True):
+        postman.round()
+    with cloud.database.read() as tx:
+        lines = [line for line in tx.events.of(FLEET) if line.kind == "notification"]
+        assert tx.delivery.unsent() == 0
+    assert [(line.transition, line.outcome, line.error) for line in lines] == [
+        ("sending -> failing", "failed", "connection refused"),
+        ("failing -> sending", "ok", None),
+    ]
+    assert "resizeflow runbook notifications-not-sent" in (lines[0].next_action or "")

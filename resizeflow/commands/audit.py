@@ -83,9 +83,12 @@ resizeflow audit log --user alice --since 2026-11-01 --until 2026-12-01 -f csv
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         from resizeflow.audit.moments import moment  # noqa: PLC0415 - not needed for help
         from resizeflow.audit.search import Filters, search  # noqa: PLC0415 - SQLAlchemy is not needed for help
+        from resizeflow.persistence.events import KINDS  # noqa: PLC0415 - as above
 
         if parsed_args.limit < 1:
             raise UsageError("--limit must be 1 or more.")
+        if parsed_args.kind not in {None, *KINDS}:
+            raise UsageError(f"There is no line of kind {parsed_args.kind!r}; there are {', '.join(sorted(KINDS))}.")
         with self.backend.database.read() as tx:
             log_id = parsed_args.migration
             wanted = Filters(

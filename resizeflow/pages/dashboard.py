@@ -110,7 +110,9 @@ _EXPLAINED: Mapping[type[Exception], Callable[[Any], tuple[Any, ...]]] = {
     SecurityError: lambda error: (error.description, 400, {"Content-Type": "text/plain; charset=utf-8"}),
     HTTPException: lambda error: _sentence(error.code or 500, error.description or error.name),
     NotFound: lambda error: _sentence(404, str(error)),
-    ValueError: lambda error: _sentence(400, f"That address is not understood: {error}."),
+    **dict.fromkeys(
+        (ValueError, OverflowError), lambda error: _sentence(400, f"That address is not understood: {error}.")
+    ),
     **dict.fromkeys(AWAY, lambda error: _sentence(503, f"The database does not answer: {in_short(error)}.")),
 }
 

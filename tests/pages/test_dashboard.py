@@ -219,6 +219,7 @@ def test_it_is_only_read_and_only_by_browsers_of_this_machine(past: Past, addres
         ("/instances/ffffffff", 404),
         ("/history?older=yesterday", 400),
         ("/history?since=soon", 400),
+        ("/history?until=9999-12-31", 400),
         ("/history?outcome=fine", 400),
         ("/static/../dashboard.py", 404),
     ],

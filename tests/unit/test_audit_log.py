@@ -254,6 +254,7 @@ def test_the_latest_line_is_the_last_on_the_screen(cloud: Cloud, console: Consol
     assert "No line fits." in console.type("audit", "log", "--instance", "nobody").out
     console.type("audit", "log", "--since", "yesterday").refused(2, "is not a time")
     console.type("audit", "log", "--limit", "0").refused(2, "--limit")
+    console.type("audit", "log", "--kind", "tsk").refused(2, "no line of kind 'tsk'", "task, ")
     console.type("audit", "log", "--migration", "nothing").refused(2, "no migration")
 
 

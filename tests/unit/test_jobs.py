@@ -70,7 +70,7 @@ def left(cloud: Cloud, job: Submitted) -> float:
 def test_the_database_s_clock_is_the_time(cloud: Cloud) -> None:
     with cloud.database.read() as tx:
         now = tx.session.scalar(sa.select(database_now()))
-    assert now == pytest.approx(time.time(), abs=5)
+    assert now == pytest.approx(time.time(), abs=60)
 
 
 def test_a_job_is_taken_once(cloud: Cloud, job: Submitted) -> None:
@@ -84,14 +84,14 @@ def test_a_job_is_taken_once(cloud: Cloud, job: Submitted) -> None:
     assert takeable(cloud) == []
     row = cloud.job(job)
     assert (row.state, row.owner, row.epoch, row.attempts) == (JobState.RUNNING, "one", 1, 1)
-    assert 95 < left(cloud, job) <= 100
+    assert 50 < left(cloud, job) <= 100
 
 
 def test_a_lease_is_renewed_by_the_database_s_clock(cloud: Cloud, job: Submitted) -> None:
     lease = taken(cloud, job)
     before = lease.surely_until
     assert renew(cloud, lease, 500)
-    assert 495 < left(cloud, job) <= 500
+    assert 450 < left(cloud, job) <= 500
     assert lease.surely_until >= before + 400
     assert lease.surely_until <= cloud.database.clock.boottime() + 500
 

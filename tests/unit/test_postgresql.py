@@ -139,7 +139,7 @@ def test_who_is_stopped_in_a_transaction_loses_its_locks(
     cloud: Cloud, job: Submitted, lease: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a worker that hangs between two statements would keep all others from its job, for as long as it hangs."""
-    options = "-c idle_in_transaction_session_timeout=500ms"
+    options = "-c idle_in_transaction_session_timeout=2s"
     monkeypatch.setitem(database_module.POSTGRESQL, "options", options)
     hanging = Database.of(cloud.settings)
     with pytest.raises(Handover, match="the database does not answer"), hanging.fenced(lease, "probe") as tx:

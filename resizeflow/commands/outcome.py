@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from resizeflow.commands.news import News
 from resizeflow.errors import Interrupted, NeedsAttention, ResizeflowError
 from resizeflow.persistence.models import Instance, Migration
@@ -79,9 +81,10 @@ def _resize_end(news: News) -> tuple[str, bool]:
     host = migration.dest_host.name if migration.dest_host else "?"
     done = f"resized to {migration.new_flavor.name}" if migration.kind == "resize" else "moved"
     where = f"{done} on {host}" if migration.same_host or migration.kind == "resize" else f"{done} to {host}"
+    typed = shlex.quote(name)
     return (
-        f"{name} is {where}. Look at it, then keep it with `resizeflow confirm {name}`, "
-        f"or go back with `resizeflow revert {name}`.",
+        f"{name} is {where}. Look at it, then keep it with `resizeflow confirm {typed}`, "
+        f"or go back with `resizeflow revert {typed}`.",
         True,
     )
 

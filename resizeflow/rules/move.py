@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ class Move(Request):
             row = self.instance
             raise InstanceNotReady(
                 f"Host {row.host.name} has no domain {row.name} ({row.id}) any more; "
-                f"`resizeflow instance remove {row.name}` forgets it."
+                f"`resizeflow instance remove {shlex.quote(row.name)}` forgets it."
             )
         return self.domain
 

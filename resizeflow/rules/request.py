@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -47,7 +48,7 @@ def not_locked(request: Request) -> None:
     """InstanceIsLocked, 409."""
     if request.instance.locked:
         name = request.instance.name
-        raise InstanceIsLocked(f"Instance {name} is locked; `resizeflow instance unlock {name}` first.")
+        raise InstanceIsLocked(f"Instance {name} is locked; `resizeflow instance unlock {shlex.quote(name)}` first.")
 
 
 def idle(request: Request) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +72,17 @@ def test_nothing_commands_the_terminal(
     assert "evil" in shown
     for bad in ("\x1b[2J", "\x1b]", "\x07", "\x9b", "\r", "\u202e", "\x1b[8m"):
         assert bad not in shown, repr(shown)
+
+
+def test_a_command_that_is_told_can_be_typed(memory_path: Path) -> None:
+    cloud = Cloud(memory_path).build(running=False)
+    cloud.world.create_guest("h1", "web; reboot", 1, 128, {"vda": 1})
+    cloud.inventory.adopt("h1", "web; reboot")
+    console = Console(memory_path / "resizeflow.conf")
+    said = console.type("resize", "web; reboot", "--flavor", "big", "--host", "h1").out
+    assert "`resizeflow confirm 'web; reboot'`, or go back with `resizeflow revert 'web; reboot'`" in said
+    cloud.inventory.lock("web; reboot", True)
+    console.type("migrate", "web; reboot").refused(4, "`resizeflow instance unlock 'web; reboot'`")
 
 
 def test_what_is_piped_is_as_it_is(fleet: tuple[Cloud, str]) -> None:

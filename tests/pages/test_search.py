@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -18,7 +19,7 @@ WILD = ("%", "_", "\\", "'; DROP TABLE events; --", "{{ 7 * 7 }}", "*", "\u202e"
 """What databases or templates could take for more than words."""
 
 
-def kept(past: Past, text: str, **filters: str) -> list[Event]:
+def kept(past: Past, text: str, **filters: Any) -> list[Event]:
     """What the log has, the latest first."""
     with past.database.read() as tx:
         return list(search(tx, Filters(text=text, **filters), 5000))

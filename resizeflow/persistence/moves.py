@@ -47,7 +47,8 @@ class Migrations:
         # A range, because LIKE would read every migration there ever was.
         rest = slice(len(migration_id), None)
         between = Migration.id.between(migration_id + FIRST_ID[rest], migration_id + LAST_ID[rest])
-        like = self.session.scalars(sa.select(Migration).where(between).limit(2)).all()
+        # Nothing is no beginning: `migration rollback $ID`, with the variable empty, would take the only one.
+        like = self.session.scalars(sa.select(Migration).where(between).limit(2)).all() if migration_id else []
         if len(like) == 1:
             return like[0]
         raise NotFound(

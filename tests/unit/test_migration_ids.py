@@ -40,13 +40,13 @@ def test_found_by_its_beginning(cloud: Cloud, beginning: str, found: str) -> Non
         assert tx.migrations.get(beginning).id == found
 
 
-@pytest.mark.parametrize("beginning", ["0c", "1", "a0", "0%", "0_0", "%", "zz", f"{IDS[0]}0"])
+@pytest.mark.parametrize("beginning", ["", "0c", "1", "a0", "0%", "0_0", "%", "zz", f"{IDS[0]}0"])
 def test_nothing_else_finds_it(cloud: Cloud, beginning: str) -> None:
     with cloud.database.read() as tx, pytest.raises(NotFound, match="There is no migration"):
         tx.migrations.get(beginning)
 
 
-@pytest.mark.parametrize("beginning", ["0", "0a", ""])
+@pytest.mark.parametrize("beginning", ["0", "0a"])
 def test_a_beginning_of_several_is_refused(cloud: Cloud, beginning: str) -> None:
     with cloud.database.read() as tx, pytest.raises(NotFound, match="Several migrations begin with"):
         tx.migrations.get(beginning)

@@ -35,7 +35,7 @@ class Kept:
 
     def keep(self) -> None:
         """From now on it was; it runs no more."""
-        self._disks.mkdir(parents=True)
+        self._disks.mkdir(parents=True, exist_ok=True)
         self._host.virsh("save", self._guest.name, str(self._memory))
         for disk in self._guest.disks(self._host):
             _copy(disk, self._disks)

@@ -45,8 +45,8 @@ class Case:
 
 class KillLaboratory(Generic[C]):
     """One operation on a cloud's machine, at the moment before it: its points are known from a run that nothing
-    disturbs; those that `concerns` says are tried. `turning` is the effect whose refusal begins the way back, by
-    default the latest of concern that does."""
+    disturbs; those that `concerns` says are tried. `turning` is the effect whose refusal begins the way back; without
+    one there is none."""
 
     def __init__(
         self,
@@ -80,20 +80,16 @@ class KillLaboratory(Generic[C]):
 
     def cases(self) -> Iterator[Case]:
         """All there are: those on the way are killed once and end in two ways, if they still can be turned back."""
-        endings = ("resume",) if self.operation == "confirm" else ("resume", "rollback")
         for point in self.points:
-            yield from (Case(self.operation, point, ending) for ending in endings)
-        turned, points = self._way_back() if "rollback" in endings else ("", [])
-        yield from (Case(self.operation, point, "resume", turned) for point in points)
-
-    def _way_back(self) -> tuple[str, list[str]]:
-        """The refused effect that turns the job back, and the points that are passed then only."""
-        refused = [self._turning] if self._turning else [each for each in self.points if each.endswith(".checked")]
-        for point in reversed(refused):
-            points = self._passed(f"{point}=raise")
-            if self.cloud.job(self.job).direction is Direction.BACK:
-                return point, [passed for passed in points if passed not in self.points]
-        raise LookupError(f"nothing turns the {self.operation} back")
+            yield Case(self.operation, point, "resume")
+            if self._turning is not None:
+                yield Case(self.operation, point, "rollback")
+        if self._turning is not None:
+            points = self._passed(f"{self._turning}=raise")
+            if self.cloud.job(self.job).direction is not Direction.BACK:
+                raise LookupError(f"{self._turning} does not turn the {self.operation} back")
+            only_then = [point for point in points if point not in self.points]
+            yield from (Case(self.operation, point, "resume", self._turning) for point in only_then)
 
     def run(self, case: Case) -> list[str] | None:
         """What is wrong in the end; None if there is no such case, because the job only goes forward by then."""

@@ -31,6 +31,8 @@ HEAD = "| operation | volumes     | points | cases | violations | seconds a case
 OF_VOLUMES = frozenset(
     task.__name__ for tasks in TASKS.values() for task in tasks if task.__module__ == volume_tasks.__name__
 )
+TURNING = {"resize": "StartDestination.complete_attachment", "revert": "StartSource.complete_attachment"}
+"""What is refused for the last volume, so that the way back begins when all of them have been connected."""
 AT_CINDER = frozenset(method for method, effect in EFFECTS.items() if effect is Effect.ACT)
 OF_SECRETS = frozenset({"define_secret", "undefine_secret"})
 
@@ -45,13 +47,14 @@ def is_of_volumes(point: str) -> bool:
 
 
 def laboratory(cloud: CinderCloud, operation: str, folder: Path) -> KillLaboratory[CinderCloud]:
-    return KillLaboratory(cloud, operation, folder / operation, wrong, concerns=is_of_volumes)
+    turning = f"{TURNING[operation]}#{len(cloud.volumes)}.checked" if operation in TURNING else None
+    return KillLaboratory(cloud, operation, folder / operation, wrong, concerns=is_of_volumes, turning=turning)
 
 
 @pytest.mark.parametrize(
     ("kinds", "every"),
     [
-        pytest.param(("rbd", "iscsi"), 23, id="sample"),
+        pytest.param(("rbd", "iscsi"), 47, id="sample"),
         pytest.param(("rbd",), 1, id="rbd", marks=pytest.mark.certify),
         pytest.param(("iscsi",), 1, id="iscsi", marks=pytest.mark.certify),
         pytest.param(("nfs",), 1, id="nfs", marks=pytest.mark.certify),

@@ -54,7 +54,7 @@ def laboratory(cloud: NeutronCloud, operation: str, folder: Path) -> KillLaborat
 @pytest.mark.parametrize(
     ("ports", "every"),
     [
-        pytest.param(2, 13, id="sample"),
+        pytest.param(2, 23, id="sample"),
         pytest.param(1, 1, id="one", marks=pytest.mark.certify),
         pytest.param(2, 1, id="two", marks=pytest.mark.certify),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
@@ -22,6 +23,11 @@ TEMPLATE = "template"
 
 DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
 """Both in every run, but not in quick ones."""
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now is not looked through again by each collection of garbage, in forks neither."""
+    gc.freeze()
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from resizeflow.states import Direction, JobState, MigrationStatus
 from resizeflow.worker import Worker
 from tests.conftest import TEMPLATE, new_postgresql
 from tests.console import Console
+from tests.spread import spread
 
 Strike = Callable[[PostgreSQL], None]
 AWHILE = 1.0
@@ -129,9 +130,7 @@ def test_postgresql_goes_away_in_mid_flow(cloud: Cloud, server: PostgreSQL, stri
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "number", [n if n % 60 == 15 else pytest.param(n, marks=pytest.mark.certify) for n in range(15, 176, 20)]
-)
+@pytest.mark.parametrize("number", spread(range(15, 176, 20), 3))
 def test_postgresql_crashes_anywhere(cloud: Cloud, server: PostgreSQL, number: int) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     put_down = run_through(cloud, job, number, lambda: crash(server))

@@ -15,6 +15,7 @@ from resizeflow.doctor import Doctor, Report
 from resizeflow.drivers.simulator.faults import ALWAYS
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
+from tests.spread import spread
 
 
 @pytest.fixture
@@ -71,19 +72,22 @@ def test_each_operation_leaves_it_clean(memory_path: Path, host: str, running: b
 @pytest.mark.parametrize("host", ["h1", "h2"], ids=["same", "other"])
 @pytest.mark.parametrize(
     "point",
-    [
-        "SelectDestination.SUCCESS.after",
-        "PowerOffSource.shutdown#1.after",
-        "RetireSource.define#1.after",
-        "TransferDisks.create_volume#2.after",
-        "TransferDisks.start_carrier#1.after",
-        "MoveInstance.SUCCESS.after",
-        "DefineDestination.define#1.after",
-        "StartDestination.start_paused#1.after",
-        "StartDestination.commit.pivot#1.after",
-        "StartDestination.resume#1.after",
-        "FinishResize.SUCCESS.after",
-    ],
+    spread(
+        [
+            "SelectDestination.SUCCESS.after",
+            "PowerOffSource.shutdown#1.after",
+            "RetireSource.define#1.after",
+            "TransferDisks.create_volume#2.after",
+            "TransferDisks.start_carrier#1.after",
+            "MoveInstance.SUCCESS.after",
+            "DefineDestination.define#1.after",
+            "StartDestination.start_paused#1.after",
+            "StartDestination.commit.pivot#1.after",
+            "StartDestination.resume#1.after",
+            "FinishResize.SUCCESS.after",
+        ],
+        3,
+    ),
 )
 def test_a_machine_in_the_middle_of_a_resize_is_no_breach(cloud: Cloud, host: str, point: str) -> None:
     job = cloud.service.resize("web", "big", host=host)
@@ -100,17 +104,20 @@ def test_a_machine_in_the_middle_of_a_resize_is_no_breach(cloud: Cloud, host: st
 @pytest.mark.parametrize("host", ["h1", "h2"], ids=["same", "other"])
 @pytest.mark.parametrize(
     ("action", "point"),
-    [
-        ("confirm", "CheckDestination.SUCCESS.after"),
-        ("confirm", "MergeOverlays.pivot_merge#1.after"),
-        ("confirm", "RemoveSourceDisks.delete_volume#1.after"),
-        ("confirm", "FinishConfirm.SUCCESS.after"),
-        ("revert", "RetireDestination.define#1.after"),
-        ("revert", "MoveInstanceBack.SUCCESS.after"),
-        ("revert", "StartSource.commit.pivot#1.after"),
-        ("revert", "RemoveDestination.delete_volume#1.after"),
-        ("revert", "FinishRevert.SUCCESS.after"),
-    ],
+    spread(
+        [
+            ("confirm", "CheckDestination.SUCCESS.after"),
+            ("confirm", "MergeOverlays.pivot_merge#1.after"),
+            ("confirm", "RemoveSourceDisks.delete_volume#1.after"),
+            ("confirm", "FinishConfirm.SUCCESS.after"),
+            ("revert", "RetireDestination.define#1.after"),
+            ("revert", "MoveInstanceBack.SUCCESS.after"),
+            ("revert", "StartSource.commit.pivot#1.after"),
+            ("revert", "RemoveDestination.delete_volume#1.after"),
+            ("revert", "FinishRevert.SUCCESS.after"),
+        ],
+        2,
+    ),
 )
 def test_a_machine_in_the_middle_of_a_decision_is_no_breach(cloud: Cloud, host: str, action: str, point: str) -> None:
     finish(cloud, cloud.service.resize("web", "big", host=host))

@@ -14,6 +14,7 @@ from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
 from tests.planted import by_hand, xml_of
 from tests.seen import look
+from tests.spread import spread
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ SWAP_OF_ATTACHMENTS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("back", [False, True], ids=["resumed", "rolled back"])
-@pytest.mark.parametrize("point", SWAP_OF_ATTACHMENTS)
+@pytest.mark.parametrize("point", spread(SWAP_OF_ATTACHMENTS, 3))
 def test_killed_in_the_swap_of_attachments(cloud: Cloud, point: str, back: bool) -> None:
     """No attachment dangles, none is double, whoever goes on (Nova's 26 and 27)."""
     job = cloud.service.resize("web", "big", host="h2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,16 @@ from resizeflow.drivers.simulator.neutron import NEUTRON
 from resizeflow.service import Submitted
 from resizeflow.states import Direction, JobState, MigrationStatus
 from tests.planted import found, resized
+from tests.spread import spread
 from tests.with_ports import HERE, THERE, bound, effects, stopped_after
 
 MOVED = "h1 INACTIVE unbound, h2 ACTIVE ovs; ACTIVE"
 RESIZE = ("SelectDestination", "CaptureSource", "ConnectVolumes", "ResizeDisks", "DefineDestination")
 """Tasks after each of which comes one that needs Neutron, as far as a machine with ports goes."""
 CONFIRM, REVERT = ("CheckDestination", "MergeOverlays"), ("CheckSource", "ConnectSourceVolumes", "RestoreSource")
+OPERATIONS = ("resize", "confirm", "revert")
 ACTS = ("create_binding", "activate_binding", "delete_binding")
+FAULTS = (Fault.LOSE_REPLY, Fault.LOSE_CALL, Fault.UNREACHABLE, Fault.HANG)
 
 
 @pytest.fixture
@@ -107,9 +111,7 @@ def test_neutron_is_not_needed_before_the_first_binding_is_undone(cloud: Cloud) 
 # --- slow, late, half done -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", [Fault.LOSE_REPLY, Fault.LOSE_CALL, Fault.UNREACHABLE, Fault.HANG])
-@pytest.mark.parametrize("method", ACTS)
-@pytest.mark.parametrize("operation", ["resize", "confirm", "revert"])
+@pytest.mark.parametrize(("operation", "method", "fault"), spread(product(OPERATIONS, ACTS, FAULTS), 5))
 def test_a_call_that_goes_wrong_is_looked_at(cloud: Cloud, operation: str, method: str, fault: Fault) -> None:
     """Slow past the time-out with the effect done; never arrived; done when all others have given up."""
     job = asked(cloud, operation)

@@ -19,6 +19,7 @@ from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus
 from resizeflow.worker import Worker
 from tests.console import Console
+from tests.spread import spread
 
 VLAN = 10
 ADDED = "52:54:00:aa:bb:cc"
@@ -103,7 +104,7 @@ def test_a_start_that_is_refused_is_rolled_back(cloud: Cloud) -> None:
     is_at(cloud, "h1")
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", spread(["after", "before"], 2))
 @pytest.mark.parametrize("point", ["BindPorts.carry_vlan#1", "StartDestination.set_access_vlan#1"])
 @pytest.mark.parametrize("way", ["resume", "rollback"])
 def test_killed_at_each_effect_of_a_resize(cloud: Cloud, point: str, when: str, way: str) -> None:
@@ -115,7 +116,7 @@ def test_killed_at_each_effect_of_a_resize(cloud: Cloud, point: str, when: str, 
     is_at(cloud, "h1" if way == "rollback" else "h2", undecided=way == "resume")
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", spread(["after", "before"], 2))
 @pytest.mark.parametrize(
     ("decision", "point"),
     [

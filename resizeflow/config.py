@@ -98,7 +98,7 @@ WORKER = [
     cfg.BoolOpt(
         "traces",
         default=False,
-        help="Whether a worker sends OpenTelemetry a span for each run of a job and of a task, to where the "
+        help="Whether a worker, also that of a command, sends OpenTelemetry a span for each run of a job and of a task, to where the "
         "environment says (OTEL_EXPORTER_OTLP_ENDPOINT). Needs the extra `traces`.",
     ),
 ]

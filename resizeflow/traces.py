@@ -1,4 +1,5 @@
-"""The worker's traces, by OpenTelemetry: a span for each run of a job, and under it one for each run of a task.
+"""A worker's traces, by OpenTelemetry: a span for each run of a job, and under it one for each run of a task. A command
+that carries a job out itself has a worker, too.
 
 All runs of a migration are one trace, whichever workers they were on: its trace id is the migration's id, without the
 hyphens. Where spans are sent, and how, is said by OpenTelemetry's own variables of the environment.

@@ -16,15 +16,23 @@ from resizeflow.chaos.cloud import Cloud, FastClock
 from resizeflow.connections import Connections
 from resizeflow.errors import OverQuota
 from resizeflow.inventory import Inventory
+from resizeflow.persistence import database as database_module
 from resizeflow.persistence import recount
 from resizeflow.persistence.database import Database
 from resizeflow.persistence.models import QuotaUsage, Reservation
 from resizeflow.service import Service, Submitted
 from resizeflow.states import JobState, MigrationStatus
 from resizeflow.worker import Worker
-from tests.rivals import Rival, at_once
+from tests.rivals import PATIENCE, Rival, at_once
 
 MACHINES, ADMITTED = 50, 20
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of fifty writers at once the last one may wait for longer, on a busy machine, than a writer waits."""
+    monkeypatch.setattr(database_module, "BUSY_SECONDS", int(PATIENCE))
+    monkeypatch.setitem(database_module.POSTGRESQL, "options", f"-c lock_timeout={PATIENCE:g}s")
 
 
 def build(cloud: Cloud, machines: int) -> list[str]:

@@ -98,8 +98,8 @@ WORKER = [
     cfg.BoolOpt(
         "traces",
         default=False,
-        help="Whether a worker, also that of a command, sends OpenTelemetry a span for each run of a job and of a task, to where the "
-        "environment says (OTEL_EXPORTER_OTLP_ENDPOINT). Needs the extra `traces`.",
+        help="Whether a worker, also that of a command, sends OpenTelemetry a span for each run of a job and of a "
+        "task, to where the environment says (OTEL_EXPORTER_OTLP_ENDPOINT). Needs the extra `traces`.",
     ),
 ]
 QUOTA = [

@@ -571,7 +571,7 @@ def test_what_a_hung_daemon_was_sent_is_done_when_it_wakes_up(fragile: Site) -> 
         fragile.connection.open(0.5)
     fragile.daemon.wake()
     fragile.connection.open(30)
-    until(lambda: fragile.domain(read(xml).uuid) is not None, 10)
+    until(lambda: fragile.domain(read(xml).uuid) is not None)
 
 
 def test_a_killed_daemon_is_told_and_is_reached_again_when_it_is_back(fragile: Site) -> None:

@@ -72,7 +72,7 @@ def sshd(tmp_path: Path) -> Iterator[Sshd]:
             subprocess.run([*WITHIN, *command.split()], check=True)
         serve = [*TIED, *WITHIN, "/usr/sbin/sshd", "-D", "-e", "-f", str(tmp_path / "config")]
         with (tmp_path / "log").open("wb") as log, subprocess.Popen(serve, stderr=log) as process:
-            until(lambda: b"listening" in (tmp_path / "log").read_bytes(), 20)
+            until(lambda: b"listening" in (tmp_path / "log").read_bytes())
             yield Sshd(tmp_path, process)
             process.kill()
     finally:
@@ -110,7 +110,7 @@ def test_a_host_that_hangs(sshd: Sshd) -> None:
     began = time.monotonic()
     with pytest.raises(Unknown, match="in time"):
         sshd.ask("bridge_links", "br0", timeout=2)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     sshd.process.send_signal(signal.SIGCONT)
     with pytest.raises(Missing):
         sshd.ask("bridge_links", "br9")

@@ -117,6 +117,17 @@ def test_a_task_is_two_commits_of_five_statements(cloud: Cloud) -> None:
     assert costs[0]["COMMIT"] == 2 * 5 + 3
 
 
+def test_a_transaction_reads_a_row_once_and_what_nobody_asks_for_not_at_all(cloud: Cloud) -> None:
+    job = cloud.service.resize("web", "big", host="h2")
+    with counted(cloud) as counts, cloud.database.write() as tx:
+        for _ in range(3):
+            assert tx.migrations.get(job.migration_id).source_host.name == "h1"
+            assert tx.instances.get(cloud.uuid).flavor.name != "big"
+        assert counts == {"SELECT migrations": 1, "SELECT instances": 1}
+        assert tx.migrations.get(job.migration_id).disks == []
+        assert counts == {"SELECT migrations": 1, "SELECT instances": 1, "SELECT migration_disks": 1}
+
+
 def test_a_list_asks_the_same_however_long_it_is(cloud: Cloud) -> None:
     asked, told = [], []
     for _ in range(2):

@@ -19,12 +19,13 @@ from resizeflow.service import Submitted
 from resizeflow.settlement import queue_settlements
 from resizeflow.states import JobState, MigrationStatus, VmState
 from resizeflow.worker import Worker
+from tests.conftest import BOTH
 from tests.planted import by_hand, doctor, found
 
 
 @pytest.fixture
-def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=slow_connection).build()
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=thorough_connection).build()
 
 
 def debts(cloud: Cloud) -> list[tuple[str, str, str, bool]]:
@@ -99,6 +100,7 @@ def test_the_destination_is_down_in_a_rollback(cloud: Cloud, point: str, left: l
         assert tx.events.flaw(job.migration_id) is None
 
 
+@BOTH
 def test_the_source_is_down_in_a_confirm(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     assert cloud.run(job) is JobState.DONE
@@ -150,6 +152,7 @@ def indebted(cloud: Cloud) -> Submitted:
     return job
 
 
+@BOTH
 def test_a_settlement_is_queued_once_and_only_for_a_host_that_answers(cloud: Cloud) -> None:
     indebted(cloud)
     assert settle(cloud) == 0

@@ -22,6 +22,7 @@ from resizeflow.persistence.models import Host, Migration
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus, VmState
 from resizeflow.worker import Worker
+from tests.conftest import BOTH
 from tests.console import Console
 from tests.rivals import Rival, at_once
 
@@ -30,9 +31,9 @@ PATIENCE = 120.0
 
 
 @pytest.fixture
-def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
     """`web` on h1, room for twenty machines on h2 and h3."""
-    cloud = Cloud(memory_path, connection=slow_connection).build()
+    cloud = Cloud(memory_path, connection=thorough_connection).build()
     cloud.world.add_host("h3", vcpus=8, memory_mb=16384, pool_gb=100)
     uri = cloud.world.uri("h3")
     cloud.inventory.add_host("h3", uri, peer_uri=uri, data_uri="tcp://198.51.100.13")
@@ -208,6 +209,7 @@ def cloud_host(cloud: Cloud, name: str) -> Host:
         return tx.hosts.get(name)
 
 
+@BOTH
 @pytest.mark.slow
 def test_what_is_under_way_is_told(cloud: Cloud) -> None:
     """Only a machine that will be gone by itself is not in the way."""
@@ -322,6 +324,7 @@ def test_an_allocation_waits_for_a_disable(memory_path: Path, postgresql_url: st
     assert cloud_host(cloud, "h2").used_vcpus == 0
 
 
+@BOTH
 @pytest.mark.slow
 def test_drained_while_resizes_to_it_are_scheduled(cloud: Cloud) -> None:
     """Whatever is on its way to the host when `drain` returns, it has told of; nothing comes later."""

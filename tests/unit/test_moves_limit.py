@@ -10,12 +10,13 @@ from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus, TaskState
+from tests.conftest import BOTH
 
 
 @pytest.fixture
-def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
     """`web` and `db` on h1, `far` on h2; one move at a time on h1."""
-    cloud = Cloud(memory_path, connection=slow_connection).build()
+    cloud = Cloud(memory_path, connection=thorough_connection).build()
     cloud.world.add_host("h3", vcpus=8, memory_mb=16384, pool_gb=100)
     uri = cloud.world.uri("h3")
     cloud.inventory.add_host("h3", uri, peer_uri=uri, data_uri="tcp://198.51.100.13")
@@ -39,6 +40,7 @@ def in_flight(cloud: Cloud) -> Submitted:
     return job
 
 
+@BOTH
 @pytest.mark.parametrize(("name", "target"), [("db", "h3"), ("far", "h1")])
 def test_the_second_waits_while_the_first_is_migrating(cloud: Cloud, name: str, target: str) -> None:
     first = in_flight(cloud)

@@ -22,6 +22,7 @@ from resizeflow.postman import Postman, forget_old
 from resizeflow.service import Submitted
 from resizeflow.states import JobState, MigrationStatus, TaskState
 from resizeflow.worker import Worker
+from tests.conftest import BOTH
 
 SELECT = ["scheduler.select_destinations.start", "scheduler.select_destinations.end"]
 PREP = ["instance.exists", "instance.resize_prep.start"]
@@ -32,8 +33,8 @@ MIGRATE_SERVER = "compute_task.migrate_server.error"
 
 
 @pytest.fixture
-def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=slow_connection).build()
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=thorough_connection).build()
 
 
 def notifications(cloud: Cloud, job: Submitted | None = None) -> list[Notification]:
@@ -57,6 +58,7 @@ def run(cloud: Cloud, job: Submitted) -> Submitted:
     return job
 
 
+@BOTH
 def test_a_resize_tells_novas_events_in_novas_order(cloud: Cloud) -> None:
     job = run(cloud, cloud.service.resize("web", "big", host="h2"))
     assert told(cloud) == [*SELECT, *PREP, *TRANSFER, *FINISH, "instance.resize_finish.end"]
@@ -184,6 +186,7 @@ def test_a_job_that_needs_a_person_tells_it_once_per_stop_and_its_end_later(clou
     assert told(cloud) == [*SELECT, *PREP, *TRANSFER, stop, stop, *FINISH, "instance.resize_finish.end"]
 
 
+@BOTH
 def test_what_is_told_and_what_it_tells_of_are_one_transaction(cloud: Cloud) -> None:
     """A kill right before the commit of a state leaves neither, right after it both; nothing is told twice."""
     job = cloud.service.resize("web", "big", host="h2")
@@ -228,9 +231,9 @@ def test_every_notification_of_a_migration_has_its_line_in_the_log(cloud: Cloud)
     ],
 )
 def test_changes_of_state_are_told_as_novas_option_says(
-    memory_path: Path, slow_connection: str | None, wanted: str | None, expected: list[tuple[str | None, ...]]
+    memory_path: Path, thorough_connection: str | None, wanted: str | None, expected: list[tuple[str | None, ...]]
 ) -> None:
-    cloud = Cloud(memory_path, connection=slow_connection).build()
+    cloud = Cloud(memory_path, connection=thorough_connection).build()
     settings = Notifications(notify_on_state_change=wanted)
     cloud.database = Database(cloud.settings.connection, notifications=settings, key=cloud.settings.audit_key_file)
     run(cloud, cloud.service.resize("web", "big", host="h2"))
@@ -246,6 +249,7 @@ def test_changes_of_state_are_told_as_novas_option_says(
 # --- numbers ---------------------------------------------------------------------------------------------
 
 
+@BOTH
 def test_the_database_refuses_a_second_use_of_a_number(cloud: Cloud) -> None:
     run(cloud, cloud.service.resize("web", "big", host="h2"))
     with cloud.database.read() as tx:
@@ -273,6 +277,7 @@ def sending(cloud: Cloud, url: str) -> Database:
     )
 
 
+@BOTH
 def test_what_is_old_is_forgotten_and_numbers_go_on(cloud: Cloud) -> None:
     job = run(cloud, cloud.service.resize("web", "big", host="h2"))
     count = len(told(cloud))
@@ -288,6 +293,7 @@ def test_what_is_old_is_forgotten_and_numbers_go_on(cloud: Cloud) -> None:
         assert tx.outbox.open_phase(job.migration_id) is None
 
 
+@BOTH
 def test_what_waits_for_the_broker_is_never_forgotten_what_was_only_recorded_is_never_sent(
     cloud: Cloud, url: str
 ) -> None:
@@ -329,6 +335,7 @@ def test_a_job_of_before_there_were_notifications_goes_on(cloud: Cloud) -> None:
 # --- the post --------------------------------------------------------------------------------------------
 
 
+@BOTH
 def test_the_post_has_one_holder_until_its_lease_ends(cloud: Cloud) -> None:
     def take(owner: str, seconds: float) -> bool:
         with cloud.database.write() as tx:

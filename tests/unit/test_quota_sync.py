@@ -13,6 +13,7 @@ from resizeflow.chaos.cloud import Cloud
 from resizeflow.persistence.models import FLEET, QuotaUsage, Reservation
 from resizeflow.persistence.recount import Entry
 from resizeflow.states import JobState
+from tests.conftest import BOTH
 from tests.console import Console, everything
 from tests.planted import found, rolled_back, sql
 
@@ -20,8 +21,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=slow_connection).build(running=False)
+def cloud(memory_path: Path, thorough_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=thorough_connection).build(running=False)
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ def counter(resource: str) -> sa.Update:
     return sa.update(QuotaUsage).filter_by(project_id="default", resource=resource)
 
 
+@BOTH
 def test_what_drifted_is_told_and_set_right(console: Console, cloud: Cloud) -> None:
     before = cloud.tables()
     sql(cloud, counter("cores").values(in_use=7), counter("ram").values(reserved=-3))
@@ -76,6 +78,7 @@ def test_a_counter_that_is_missing_is_made_again(cloud: Cloud) -> None:
     assert cloud.state() == before
 
 
+@BOTH
 def test_a_reservation_without_its_resize_is_released(cloud: Cloud) -> None:
     job = rolled_back(cloud)
     before = cloud.state()
@@ -92,6 +95,7 @@ def test_a_reservation_without_its_resize_is_released(cloud: Cloud) -> None:
         assert tx.events.flaw(job.migration_id) is None
 
 
+@BOTH
 def test_a_reservation_of_another_amount_is_set(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     before = cloud.state()

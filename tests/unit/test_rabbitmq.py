@@ -25,6 +25,7 @@ from resizeflow.persistence.models import Notification, Postman
 from resizeflow.postman import Postman as Sender
 from resizeflow.service import Submitted
 from resizeflow.states import JobState
+from tests.conftest import BOTH
 from tests.listener import Heard, Listener
 
 pytestmark = pytest.mark.slow
@@ -65,8 +66,8 @@ def telling(cloud: Cloud, url: str, topic: str) -> Cloud:
 
 
 @pytest.fixture
-def cloud(broker: RabbitMQ, topic: str, memory_path: Path, connection: str | None) -> Cloud:
-    return telling(Cloud(memory_path, connection=connection), broker.url, topic).build()
+def cloud(broker: RabbitMQ, topic: str, memory_path: Path, thorough_connection: str | None) -> Cloud:
+    return telling(Cloud(memory_path, connection=thorough_connection), broker.url, topic).build()
 
 
 @pytest.fixture
@@ -212,6 +213,7 @@ def killed_between_sending_and_marking(cloud: Cloud) -> None:
     deliver(cloud)
 
 
+@BOTH
 def test_a_worker_killed_between_sending_and_marking_sends_again_under_the_same_id(
     cloud: Cloud, listen: Callable[[], Listener]
 ) -> None:
@@ -234,6 +236,7 @@ def test_a_worker_killed_between_sending_and_marking_sends_again_under_the_same_
     check_whole(cloud, [one for one in heard if firsts[one.message_id] is one])
 
 
+@BOTH
 def test_two_postmen_send_each_message_once(cloud: Cloud, listen: Callable[[], Listener]) -> None:
     senders = [Sender(cloud.database, cloud.settings.notifications, cloud.clock, name, 60.0) for name in ("one", "two")]
     for sender in senders:

@@ -26,6 +26,10 @@ from resizeflow.worker import Worker
 from tests.rivals import PATIENCE, Rival, at_once
 
 MACHINES, ADMITTED = 50, 20
+MANY = pytest.mark.parametrize(
+    "connection", ["postgresql", pytest.param("sqlite", marks=pytest.mark.certify)], indirect=True
+)
+"""On SQLite, where writers wait for each other, many are tried in certification."""
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +122,7 @@ def watched(cloud: Cloud, limits: dict[str, int]) -> Iterator[None]:
 
 
 @pytest.mark.slow
+@MANY
 def test_fifty_resizes_and_room_for_twenty(memory_path: Path, connection: str | None) -> None:
     cloud = Cloud(memory_path, connection=connection)
     names = build(cloud, MACHINES)
@@ -184,6 +189,7 @@ def test_two_resizes_and_room_for_one(memory_path: Path, connection: str | None)
 
 
 @pytest.mark.slow
+@MANY
 def test_a_sync_among_resizes_counts_none_of_them_wrong(memory_path: Path, connection: str | None) -> None:
     cloud = Cloud(memory_path, connection=connection)
     names = build(cloud, 3)

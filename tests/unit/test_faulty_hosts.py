@@ -16,7 +16,7 @@ from resizeflow.drivers.simulator.faults import HALVES
 
 SCENARIOS = ("resize", "resize-stream", "resize-same-host", "confirm-same-host", "revert")
 FAULTS = ("drop", "miss", "half", "hang")
-FEW = 25
+FEW = 50
 """Each so many-th case is in every run."""
 
 

@@ -43,6 +43,8 @@ PUT_DOWN_TRIES = 60
 """How often a job is put down again while the database is away, a second between; then its lease is left to end."""
 CHORES_EVERY = 10.0
 """Seconds between two looks at what nobody asks for: hosts that have debts, resizes that nobody decides."""
+LAST = 5.0
+"""Seconds that the end of a worker waits for the chore under way; a host that hangs may keep it for longer."""
 TASKS = {name: tuple(task.__name__ for task in tasks) for name, tasks in flows.TASKS.items()}
 
 
@@ -130,7 +132,7 @@ class Worker:
                     self._rest(running, pause)
             finally:
                 self.stop.set()
-        chores.join(SOON)
+        chores.join(LAST)
 
     def _look_at_the_board(self) -> tuple[list[str], float]:
         """The jobs that can be taken now, and how long to wait until the next look."""
@@ -160,6 +162,8 @@ class Worker:
         chores = self._chores()
         while not self.stop.is_set():
             for name, chore in chores.items():
+                if self.stop.is_set():
+                    return
                 try:
                     chore()
                 except AWAY as error:

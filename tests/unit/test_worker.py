@@ -335,6 +335,21 @@ def test_a_worker_that_cannot_renew_any_more_ends(cloud: Cloud) -> None:
     assert worker.stop.is_set()
 
 
+def test_a_worker_that_has_ended_does_no_chore_any_more(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def settle(*_args: object) -> None:
+        worker.stop.set()
+        time.sleep(0.5)
+        done.append("debts")
+
+    monkeypatch.setattr("resizeflow.worker.queue_settlements", settle)
+    monkeypatch.setattr("resizeflow.worker.queue_confirms", lambda *_args: done.append("confirms"))
+    with Worker(cloud.database, cloud.settings, clock=cloud.clock) as worker:
+        worker.serve(1)
+    assert done == ["debts"]
+
+
 class JumpingClock(FastClock):
     """Time passes when the test says so."""
 

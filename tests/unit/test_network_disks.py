@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
@@ -222,7 +222,7 @@ def _machines(draw: st.DrawFn) -> str:
     )
 
 
-@settings(deadline=None, database=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
 @given(_machines(), st.sampled_from([None, Mark(MARK.migration, 3, "destination")]))
 def test_retiring_is_undone_exactly_whatever_a_machine_s_disks_are_called(xml: str, mark: Mark | None) -> None:
     xml = marked(xml, mark)

@@ -81,6 +81,7 @@ def test_a_failure_late_in_the_flow_turns_it_back_and_the_way_back_has_points_of
     assert any(".revert." in words[-1] for words in first_words("rollbacks", laboratory))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_some_cases_of_each_kind(laboratory: Laboratory, kind: str) -> None:
     words = first_words(kind, laboratory)

@@ -315,6 +315,7 @@ def test_interrupted_twice_it_ends_at_once(console: Console, cloud: Cloud) -> No
     assert console.ask("migration", "show", migration)["job_state"] in (JobState.QUEUED, JobState.RUNNING)
 
 
+@pytest.mark.slow
 def test_who_only_watches_may_stop_watching(console: Console, cloud: Cloud) -> None:
     cloud.world.set_speed(transfer_seconds=3600)
     worker = console.start("worker")

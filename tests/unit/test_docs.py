@@ -15,6 +15,7 @@ from resizeflow.commands import COMMANDS
 from tests.console import Console
 from tests.documented import OTHERS, PAGES, ROOT, Block, blocks
 from tests.scenes import SCENES, Fleet
+from tests.spread import spread
 
 INDENTED = re.compile(r"^ {4,}(?:[A-Z_]+=\S+ )?([\w./-]+)(?=\s)", re.MULTILINE)
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
@@ -77,8 +78,10 @@ def test_no_command_escapes(page: Path) -> None:
     assert outside == []
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(b.not_run is None for b in blocks(page.read_text()))],
-                         ids=named)  # fmt: skip
+RUN = [page for page in PAGES if any(block.not_run is None for block in blocks(page.read_text(encoding="utf-8")))]
+
+
+@pytest.mark.parametrize("page", spread(RUN, 4, pytest.mark.slow), ids=named)
 def test_the_commands_do_what_the_page_says(page: Path, tmp_path: Path) -> None:
     fleet: Fleet | None = None
     for number, block in enumerate(blocks(page.read_text(encoding="utf-8"))):

@@ -69,6 +69,7 @@ def test_each_operation_leaves_it_clean(memory_path: Path, host: str, running: b
     check_clean(cloud)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["h1", "h2"], ids=["same", "other"])
 @pytest.mark.parametrize(
     "point",
@@ -101,6 +102,7 @@ def test_a_machine_in_the_middle_of_a_resize_is_no_breach(cloud: Cloud, host: st
     finish(cloud, job)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["h1", "h2"], ids=["same", "other"])
 @pytest.mark.parametrize(
     ("action", "point"),

@@ -96,6 +96,7 @@ def make_domain(cloud: Cloud, host: str, mark: Mark | None) -> None:
     by_hand(cloud, host, "define", definition.marked(plain, mark))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ended", [rolled_back, lambda cloud: resized(cloud, kept=False)], ids=["error", "reverted"])
 def test_6_a_migration_that_was_undone_left_something(cloud: Cloud, ended: Callable[[Cloud], Submitted]) -> None:
     job = ended(cloud)

@@ -177,6 +177,7 @@ def test_8_an_idle_machines_states(cloud: Cloud, values: dict[str, Any]) -> None
     check_left_to_people(cloud, [(8, "instance web")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("point", "values"),
     [

@@ -41,6 +41,7 @@ def commits(laboratory: Laboratory) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [FEW, pytest.param(1, marks=pytest.mark.certify)], ids=["few", "all"])
 def test_an_error_at_a_commit_hands_the_job_over(laboratory: Laboratory, every: int) -> None:
     points = commits(laboratory)

@@ -52,6 +52,7 @@ def test_volumes_are_connected_where_the_machine_is(cloud: Cloud) -> None:
     assert [cloud.world.cinder_volume(volume).open_at for volume in cloud.volumes] == [("h1",), ("h1",)]
 
 
+@pytest.mark.slow
 def test_a_volume_detached_while_resized_stays_detached_when_reverted(cloud: Cloud) -> None:
     """test_resize_revert_detach_volume_while_resized."""
     job = resized(cloud)
@@ -64,6 +65,7 @@ def test_a_volume_detached_while_resized_stays_detached_when_reverted(cloud: Clo
         assert [row.volume_id for row in tx.instances.get("web").volumes] == [cloud.volumes[1]]
 
 
+@pytest.mark.slow
 def test_a_volume_attached_while_resized_goes_along_when_reverted(cloud: Cloud) -> None:
     resized(cloud)
     added = cloud.world.create_cinder_volume("nfs")

@@ -113,6 +113,7 @@ ROLLED_BACK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ROLLED_BACK)
 def test_a_rollback_tells_the_error_of_the_phase_that_was_open(cloud: Cloud, point: str) -> None:
     job = cloud.service.resize("web", "big", host="h2")
@@ -160,6 +161,7 @@ def test_no_host_that_fits_ends_as_in_nova(cloud: Cloud) -> None:
     assert "h2" in json.dumps(notifications(cloud)[-1].payload)
 
 
+@pytest.mark.slow
 def test_a_confirm_that_refuses_and_a_revert_that_cannot_begin_are_told(cloud: Cloud) -> None:
     job = run(cloud, cloud.service.resize("web", "big", host="h2"))
     cloud.world.fail("h2", "domain", "the host says no")
@@ -213,6 +215,7 @@ def test_every_notification_of_a_migration_has_its_line_in_the_log(cloud: Cloud)
 # --- changes of state ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [

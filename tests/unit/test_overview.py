@@ -87,6 +87,7 @@ def test_what_waits_says_why_and_until_when(cloud: Cloud) -> None:
     assert "the job then goes on by itself" in (moving.advice or "")
 
 
+@pytest.mark.slow
 def test_what_needs_a_person_and_what_was_left_behind(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     assert cloud.run_in_child(job, "StartDestination.commit.pivot#1.before") == KILLED

@@ -20,6 +20,8 @@ from tests.planted import found, resized
 from tests.spread import spread
 from tests.with_ports import HERE, THERE, bound, effects, stopped_after
 
+pytestmark = pytest.mark.slow
+
 MOVED = "h1 INACTIVE unbound, h2 ACTIVE ovs; ACTIVE"
 RESIZE = ("SelectDestination", "CaptureSource", "ConnectVolumes", "ResizeDisks", "DefineDestination")
 """Tasks after each of which comes one that needs Neutron, as far as a machine with ports goes."""

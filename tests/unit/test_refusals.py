@@ -16,6 +16,7 @@ from resizeflow.errors import Conflict, NotFound, ResizeflowError, RuleError, Us
 from resizeflow.service import Service
 from tests.console import Console, everything
 from tests.refused import BLOCK, OTHERS, REQUESTS, Refusal, by_hand, locked, over_quota
+from tests.spread import spread
 
 HOST_DEVICE = (
     "<hostdev mode='subsystem' type='pci' managed='yes'>"
@@ -70,7 +71,9 @@ def named_by_nova() -> set[type[ResizeflowError]]:
     return found
 
 
-@pytest.mark.parametrize("refusal", [*REQUESTS, *OTHERS], ids=lambda r: f"{r.error.__name__}-{r.words}-{r.told}")
+@pytest.mark.parametrize(
+    "refusal", spread([*REQUESTS, *OTHERS], 4, pytest.mark.slow), ids=lambda r: f"{r.error.__name__}-{r.words}-{r.told}"
+)
 def test_refused(console: Console, cloud: Cloud, refusal: Refusal) -> None:
     arranged = refusal.arrange(cloud)
     words = refusal.words.format(migration=arranged.migration_id if arranged else "").split()

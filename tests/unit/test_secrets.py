@@ -87,6 +87,7 @@ def test_it_comes_back_with_a_revert(cloud: Cloud, host: str) -> None:
     check_nowhere(cloud)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("host", "method"), [("h1", "define"), ("h2", "define"), ("h2", "start_paused")])
 def test_a_failure_does_not_tell_it_and_a_rollback_keeps_it(
     cloud: Cloud, host: str, method: str, caplog: pytest.LogCaptureFixture
@@ -130,6 +131,7 @@ def attached(memory_path: Path) -> Cloud:
     return Cloud(memory_path).build(volumes=("rbd", "iscsi", "nfs"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["h1", "h2"])
 def test_secrets_of_volumes_are_nowhere(attached: Cloud, host: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
@@ -147,6 +149,7 @@ def test_secrets_of_volumes_are_nowhere(attached: Cloud, host: str, caplog: pyte
     check_nowhere(attached, OF_VOLUMES, log=caplog.text, calls=told, **printed(attached, "web", jobs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "method"), [("h2", "define_secret"), ("h2", "start_paused"), ("cinder", "update_attachment")]
 )
@@ -176,6 +179,7 @@ def has_secret(cloud: Cloud, host: str, kind: str) -> bool:
 # --- the search ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_search_finds_what_is_planted(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     assert cloud.run(job) is JobState.DONE

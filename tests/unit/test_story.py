@@ -372,6 +372,7 @@ def copying(cloud: Cloud, job: Submitted) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("copying")
 def test_who_watches_a_detached_job_sees_how_fast_it_goes(
     console: Console, cloud: Cloud, job: Submitted, monkeypatch: pytest.MonkeyPatch

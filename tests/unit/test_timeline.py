@@ -85,6 +85,7 @@ def test_a_rollback_asked_for_while_its_worker_was_dead(cloud: Cloud) -> None:
     assert any("rollback" in mark.text for mark in told.marks if mark.kind == "command")
 
 
+@pytest.mark.slow
 def test_a_job_that_waits_is_put_down_and_taken_up_again(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     cloud.run_in_child(job, "RetireSource.RUNNING.after", "kill")

@@ -280,6 +280,7 @@ def test_without_opentelemetry_it_is_one_sentence_and_only_where_it_is_wanted() 
     )
 
 
+@pytest.mark.slow
 def test_what_is_not_configured_is_not_imported() -> None:
     loaded = "{'opentelemetry', 'prometheus_client'} & set(sys.modules)"
     code = f"import sys, resizeflow.logs, resizeflow.worker; print({loaded})"

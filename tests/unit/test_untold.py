@@ -89,6 +89,7 @@ def test_what_is_done_to_a_machine(memory_path: Path, name: str) -> None:
     assert watch.commits > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decide", ["confirm", "revert"])
 def test_a_decision(cloud: Cloud, watched: Untold, decide: str) -> None:
     assert cloud.run(cloud.service.resize("web", "big", host="h2")) is JobState.DONE
@@ -154,6 +155,7 @@ POINTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("point", POINTS)
 def test_states_are_told_without_a_gap_whoever_dies(cloud: Cloud, point: str, moment: str) -> None:
@@ -174,6 +176,7 @@ def test_states_are_told_without_a_gap_whoever_dies(cloud: Cloud, point: str, mo
         assert now == {"vm_state": machine.vm_state, "task_state": machine.task_state or "none", "status": row.status}
 
 
+@pytest.mark.slow
 def test_debts_settled_and_forgiven(cloud: Cloud, watched: Untold) -> None:
     for forgive in (False, True):
         job = cloud.service.resize("web", "big", host="h2")
@@ -222,6 +225,7 @@ def test_what_workers_do_by_themselves(cloud: Cloud, watched: Untold) -> None:
     assert workers == ["worker one is up", "worker one has ended"]
 
 
+@pytest.mark.slow
 def test_repairs(cloud: Cloud, watched: Untold) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     sql(cloud, sa.update(QuotaUsage).values(in_use=9, reserved=2), sa.text("UPDATE hosts SET used_vcpus = 7"))  # type: ignore[arg-type]
@@ -299,6 +303,7 @@ def test_groups_and_aggregates(cloud: Cloud, watched: Untold) -> None:
     assert texts[-1] == "aggregate east deleted"
 
 
+@pytest.mark.slow
 def test_the_end_of_a_lost_resize(cloud: Cloud, watched: Untold) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     assert cloud.run_in_child(job, "StartDestination.commit.pivot#1.after") == KILLED

@@ -70,6 +70,7 @@ def is_at(cloud: Cloud, host: str, *, undecided: bool = False) -> None:
 # --- moves -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_resize_and_confirm(cloud: Cloud) -> None:
     done(cloud, cloud.service.resize("web", "big", host="h2"))
     is_at(cloud, "h2", undecided=True)
@@ -83,6 +84,7 @@ def test_resize_and_revert(cloud: Cloud) -> None:
     is_at(cloud, "h1")
 
 
+@pytest.mark.slow
 def test_on_the_same_host(cloud: Cloud) -> None:
     done(cloud, cloud.service.resize("web", "big", host="h1"))
     done(cloud, cloud.service.confirm("web"))
@@ -104,6 +106,7 @@ def test_a_start_that_is_refused_is_rolled_back(cloud: Cloud) -> None:
     is_at(cloud, "h1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", spread(["after", "before"], 2))
 @pytest.mark.parametrize("point", ["BindPorts.carry_vlan#1", "StartDestination.set_access_vlan#1"])
 @pytest.mark.parametrize("way", ["resume", "rollback"])
@@ -116,6 +119,7 @@ def test_killed_at_each_effect_of_a_resize(cloud: Cloud, point: str, when: str, 
     is_at(cloud, "h1" if way == "rollback" else "h2", undecided=way == "resume")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", spread(["after", "before"], 2))
 @pytest.mark.parametrize(
     ("decision", "point"),
@@ -238,6 +242,7 @@ def test_a_source_that_is_away_at_confirm_is_a_debt(cloud: Cloud) -> None:
     is_at(cloud, "h2")
 
 
+@pytest.mark.slow
 def test_a_shell_that_is_away_at_confirm_is_a_debt(cloud: Cloud) -> None:
     done(cloud, cloud.service.resize("web", "big", host="h2"))
     cloud.inventory.set_host("h1", shell=NOWHERE)
@@ -266,6 +271,7 @@ def repaired(cloud: Cloud) -> None:
         worker.drain()
 
 
+@pytest.mark.slow
 def test_a_machine_that_its_host_started_is_in_no_vlan(cloud: Cloud) -> None:
     """A host that boots knows nothing of VLANs; a worker puts the machine there, once it was moved by us before."""
     cloud.world.set_domain("h1", cloud.uuid, autostart=True)
@@ -288,6 +294,7 @@ def test_a_machine_that_its_host_started_is_in_no_vlan(cloud: Cloud) -> None:
     assert not examined(cloud).breaches
 
 
+@pytest.mark.slow
 def test_an_uplink_that_does_not_bring_a_vlan(cloud: Cloud) -> None:
     done(cloud, cloud.service.resize("web", "big", host="h2"))
     done(cloud, cloud.service.confirm("web"))

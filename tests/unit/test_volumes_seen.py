@@ -93,6 +93,7 @@ def test_a_volume_after_the_root_disk_is_no_root_disk(cloud: Cloud) -> None:
     assert not cloud.inventory.adopt("h1", "db").volume_backed
 
 
+@pytest.mark.slow
 def test_a_machine_without_volumes_never_needs_cinder(cloud: Cloud) -> None:
     cloud.world.set_up(CINDER, False)
     cloud.world.create_guest("h1", "db", 1, 512, {"vda": 1}, running=False)
@@ -105,6 +106,7 @@ def test_a_machine_without_volumes_never_needs_cinder(cloud: Cloud) -> None:
 # --- accounting ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["h1", "h2"])
 @pytest.mark.parametrize("decision", ["confirm", "revert"])
 def test_the_flavors_root_size_does_not_apply(cloud: Cloud, host: str, decision: str) -> None:
@@ -134,6 +136,7 @@ def sound(cloud: Cloud) -> None:
     assert Doctor(cloud.database, cloud.settings, connections=cloud.connections).examine().breaches == ()
 
 
+@pytest.mark.slow
 def test_it_may_lose_the_flavors_root_disk(cloud: Cloud) -> None:
     booting_from_volume(cloud)
     cloud.inventory.adopt("h1", "db")
@@ -145,6 +148,7 @@ def test_it_may_lose_the_flavors_root_disk(cloud: Cloud) -> None:
         assert cloud.run(confirm) is JobState.DONE, cloud.story(confirm)
 
 
+@pytest.mark.slow
 def test_a_debt_holds_no_root_disk(cloud: Cloud) -> None:
     booting_from_volume(cloud, disks={"vdb": 3})
     cloud.inventory.adopt("h1", "db")
@@ -217,6 +221,7 @@ def resized(cloud: Cloud) -> Submitted:
     return job
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["confirm web", "revert web", "instance remove web"])
 def test_who_decides_is_told_that_cinder_is_away(
     cloud: Cloud, console: Console, resized: Submitted, words: str
@@ -229,6 +234,7 @@ def test_who_decides_is_told_that_cinder_is_away(
     assert console.type(*words.split()).code == 0
 
 
+@pytest.mark.slow
 def test_who_decides_is_told_of_a_volume_that_is_not_as_it_should_be(
     cloud: Cloud, console: Console, resized: Submitted
 ) -> None:
@@ -239,6 +245,7 @@ def test_who_decides_is_told_of_a_volume_that_is_not_as_it_should_be(
     assert everything(cloud) == before
 
 
+@pytest.mark.slow
 def test_a_machine_whose_cinder_is_away_is_not_confirmed_by_itself(cloud: Cloud, resized: Submitted) -> None:
     cloud.world.set_up(CINDER, False)
     looks = Looks(Connections(), cloud.settings, cloud.clock)

@@ -207,6 +207,7 @@ def test_a_job_that_kills_its_workers_needs_a_person(memory_path: Path) -> None:
     assert cloud.state(job) == before
 
 
+@pytest.mark.slow
 def test_a_rollback_that_kills_its_workers_needs_a_person(memory_path: Path) -> None:
     cloud = Cloud(memory_path, max_attempts="2").build()
     before = cloud.state()
@@ -224,6 +225,7 @@ def test_a_rollback_that_kills_its_workers_needs_a_person(memory_path: Path) -> 
     assert cloud.state(job) == before
 
 
+@pytest.mark.slow
 def test_debts_that_kill_their_workers_stay_debts(memory_path: Path) -> None:
     cloud = Cloud(memory_path, max_attempts="2").build()
     job = cloud.service.resize("web", "big", host="h2")
@@ -478,7 +480,7 @@ def test_a_dead_worker_s_job_is_taken_over_when_its_lease_ends(console: Workshop
     assert console.ask("migration", "show", migration)["reason"] is not None
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_who_is_told_to_stop_hands_over_at_once(memory_path: Path, number: signal.Signals) -> None:
     cloud = Cloud(memory_path).build()
     cloud.world.set_speed(transfer_seconds=3600)
@@ -516,6 +518,7 @@ def test_told_twice_it_ends_at_once(console: Workshop, monkeypatch: pytest.Monke
     assert console.ask("migration", "show", migration)["job_state"] == JobState.RUNNING
 
 
+@pytest.mark.slow
 def test_a_rollback_in_mid_transfer_turns_a_working_worker_back(console: Workshop) -> None:
     before = console.cloud.state()
     console.worker()
@@ -529,6 +532,7 @@ def test_a_rollback_in_mid_transfer_turns_a_working_worker_back(console: Worksho
     assert console.cloud.state(Submitted(migration, job.id)) == before
 
 
+@pytest.mark.slow
 def test_several_jobs_at_once_and_what_a_worker_holds(console: Workshop) -> None:
     console.cloud.world.create_guest("h1", "db", 1, 512, {"vda": 1})
     console.cloud.inventory.adopt("h1", "db")

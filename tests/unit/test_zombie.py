@@ -14,11 +14,10 @@ import pytest
 from resizeflow.chaos.case import Case
 from resizeflow.chaos.laboratory import Laboratory
 
+pytestmark = pytest.mark.slow
+
 FEW = 5
-SCENARIOS = (
-    "resize",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("resize-stream", "confirm-same-host", "revert")),
-)
+SCENARIOS = ("resize", "resize-stream", "confirm-same-host", "revert")
 LATER_NEWS = re.compile(r"segments#(?!1\b)|progress#")
 """How often a copy's progress is written down depends on the machine's speed: only a stream's first time is sure."""
 AMOUNTS = [FEW, pytest.param(None, marks=pytest.mark.certify)]

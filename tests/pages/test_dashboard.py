@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import signal
+from collections.abc import Iterator
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -16,6 +17,7 @@ from resizeflow.persistence.models import Host, Job, Migration
 from resizeflow.states import JobState
 from tests.browser import served
 from tests.console import Console
+from tests.forger import picture
 from tests.pages.conftest import HOSTILE, Past, WatchedMaker
 
 PHONE = {"width": 360, "height": 640}
@@ -91,6 +93,15 @@ def test_what_needs_a_person_is_first_with_the_command(past: Past, address: str,
             tx.session.execute(hidden.values(enabled=True, disabled_reason=None))
 
 
+@pytest.fixture
+def as_before(past: Past) -> Iterator[None]:
+    """Others look at the same past."""
+    put_back = picture(past.database)
+    yield
+    put_back()
+
+
+@pytest.mark.usefixtures("as_before")
 def test_it_goes_on_by_itself_and_keeps_the_focus(past: Past, address: str, watch: WatchedMaker) -> None:
     seen = watch()
     page = seen.page

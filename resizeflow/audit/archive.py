@@ -25,7 +25,7 @@ import sqlalchemy as sa
 
 from resizeflow import __version__
 from resizeflow.audit.lines import Lines
-from resizeflow.audit.verify import BATCH, Finding, Progress, Report, Sealed, Walk, seals_of
+from resizeflow.audit.verify import BATCH, Finding, Progress, Report, Sealed, Walk, seals_of, silent
 from resizeflow.errors import UsageError
 from resizeflow.persistence.audit_key import AuditKey
 from resizeflow.persistence.chain import (
@@ -195,7 +195,7 @@ def _sealed(record: dict[str, Any], key: AuditKey) -> Sealed:
     return cast("Seal", seal), fits
 
 
-def verify_archive(file: Path, key: AuditKey, progress: Progress = lambda _bytes: None) -> Report:
+def verify_archive(file: Path, key: AuditKey, progress: Progress = silent) -> Report:
     """Looks at a whole archive with the key alone; `progress` is told of its bytes. Raises UsageError for what is no
     archive of this key."""
     header_of(file, key)

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from resizeflow.audit.archive import Broken, closed_before, header_of, last_line, logs_of, walk_of
-from resizeflow.audit.verify import Progress
+from resizeflow.audit.verify import Progress, silent
 from resizeflow.errors import ResizeflowError
 from resizeflow.persistence.audit_key import AuditKey
 from resizeflow.persistence.chain import COVERED, SIGNED, is_signed, row_of, signature
@@ -52,9 +52,7 @@ class Pruned:
     logs: int = 0
 
 
-def prune(
-    database: Database, file: Path, *, before: datetime | None = None, progress: Progress = lambda _count: None
-) -> Pruned:
+def prune(database: Database, file: Path, *, before: datetime | None = None, progress: Progress = silent) -> Pruned:
     """Deletes lines of migrations that were closed before a moment, and of the fleet's log from before it. By default
     it is the moment that the archive was exported with. Killed in the middle, it is run again. Raises UsageError for
     what is no archive of this key, and NotArchived, before anything is deleted, for one that is not whole or lacks

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from resizeflow.commands.base import Lister, Maybe, Sentence
+from resizeflow.commands.progress_bar import progress
 from resizeflow.errors import NeedsAttention
 from resizeflow.runbook import page_of_invariants
 
@@ -64,17 +65,21 @@ resizeflow doctor --after-restore      (once, after a backup of the database was
         return 0
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        from resizeflow.doctor import Doctor as Examiner  # noqa: PLC0415 - SQLAlchemy is not needed for help
+        from resizeflow.audit.verify import rows_to_verify  # noqa: PLC0415 - SQLAlchemy is not needed for help
+        from resizeflow.doctor import Doctor as Examiner  # noqa: PLC0415 - as above
 
+        lines = rows_to_verify(self.backend.database)
         doctor = Examiner(self.backend.database, self.backend.settings, connections=self.backend.connections)
         who = f"doctor, says {os.environ.get('USER', 'unknown')}"
         before: tuple[Breach, ...] = ()
         if parsed_args.after_restore:
             doctor.after_restore(who)
         if parsed_args.repair:
-            before = doctor.repair(who).breaches
+            with progress("lines of logs", lines) as looked_at:
+                before = doctor.repair(who, looked_at).breaches
             self._settle()
-        self._report = doctor.examine()
+        with progress("lines of logs", lines) as looked_at:
+            self._report = doctor.examine(looked_at)
         return COLUMNS, _rows(self._report, _repaired(before, self._report))
 
     def _settle(self) -> None:

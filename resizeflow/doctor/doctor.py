@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from resizeflow.audit.verify import Progress, silent
 from resizeflow.clock import Clock
 from resizeflow.config import Settings
 from resizeflow.connections import Connections
@@ -27,15 +28,15 @@ class Doctor:
         self.database = database
         self.looks = Looks(connections, settings, clock or Clock())
 
-    def examine(self) -> Report:
+    def examine(self, progress: Progress = silent) -> Report:
         """Checks all invariants; breaches come by their number. A machine in the middle of its migration is none,
-        also while its job goes on."""
-        return self._examine()[0]
+        also while its job goes on. `progress` is told of lines of logs, which are what takes long."""
+        return self._examine(progress)[0]
 
-    def repair(self, who: str) -> Report:
+    def repair(self, who: str, progress: Progress = silent) -> Report:
         """Sets records right and has leftovers removed (docs/doctor.md says which); what it found before. `who` asked
         for it, for the log."""
-        report, owed = self._examine()
+        report, owed = self._examine(progress)
         with self.database.write() as tx:
             repairs.repair(tx, owed, who)
         return report
@@ -50,7 +51,7 @@ class Doctor:
         with self.database.write() as tx:
             restore.set_apart(tx, world, who)
 
-    def _examine(self) -> tuple[Report, list[Owed]]:
+    def _examine(self, progress: Progress) -> tuple[Report, list[Owed]]:
         """The report, and what may be recorded as debts.
 
         The records are of one moment, the answers of hosts and services of later ones: what does not fit may be a job's
@@ -65,7 +66,7 @@ class Doctor:
                 *check_bindings(records),
                 *check_states(records),
                 *check_flows(tx),
-                *check_logs(tx),
+                *check_logs(tx, progress),
                 *check_secrets(tx),
             ]
         world, suspects = self._look(records)

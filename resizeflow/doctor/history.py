@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 
+from resizeflow.audit.verify import Progress
 from resizeflow.doctor.report import Breach
 from resizeflow.persistence.flaws import first_flaw
 from resizeflow.persistence.models import AtomDetail, Debt, Event, EventLog, FlowDetail, Job, Migration, Notification
@@ -23,7 +24,7 @@ TOLD = {"SUCCESS": "done", "REVERTED": "undone"}
 # --- 9: the log ------------------------------------------------------------------------------------------
 
 
-def check_logs(tx: Transaction) -> Iterator[Breach]:
+def check_logs(tx: Transaction, progress: Progress) -> Iterator[Breach]:
     """Invariant 9: every migration's log is complete and its chain verifies.
 
     In place of the log's end an older one may have been put, which was signed as well. So the log is held against what
@@ -42,6 +43,7 @@ def check_logs(tx: Transaction) -> Iterator[Breach]:
         debts = Counter(tx.session.scalars(sa.select(Debt.migration_id).where(Debt.migration_id.in_(ids))).all())
         for row in batch:
             log = logs[row.id]
+            progress(len(log))
             if (flaw := first_flaw(tx.audit_key, known.get(row.id), log)) is not None:
                 yield Breach(9, f"migration {row.id}", f"its log, {flaw}", "a log whose chain verifies")
                 continue

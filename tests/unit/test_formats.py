@@ -244,12 +244,13 @@ def test_who_waits_for_a_long_look_sees_how_far_it_is(
         monkeypatch.setattr(io, "StringIO", Screen)
         monkeypatch.setenv("TERM", "xterm")
     for words, what in (
-        (("verify",), "lines"),
-        (("export", "--before", "0m", "--output", archive), "lines"),
-        (("verify", "--archive", archive), "archive"),
-        (("prune", "--archive", archive), "archive"),
+        (("doctor",), "lines of logs"),
+        (("audit", "verify"), "lines"),
+        (("audit", "export", "--before", "0m", "--output", archive), "lines"),
+        (("audit", "verify", "--archive", archive), "archive"),
+        (("audit", "prune", "--archive", archive), "archive"),
     ):
-        answer = console.type("audit", *words)
+        answer = console.type(*words)
         assert answer.code == 0, answer
         assert (what in answer.err and "%" in answer.err) is on_terminal, answer.err
         assert on_terminal or answer.err == ""

@@ -282,13 +282,12 @@ class _Teller:
             return f"{event.asked_by} on {event.asked_from}{did}"
         match event.kind:
             case "failure":
-                return f"{event.task} failed: {text.rstrip('.')}; what was done is undone"
+                text = f"{event.task} failed: {text.rstrip('.')}; what was done is undone"
             case "attention":
-                return f"stopped, a person is needed: {text}"
+                text = f"stopped, a person is needed: {text}"
             case "stopped":
-                return f"worker {self._letter(event.worker)} was stopped, and put it down"
-            case _:
-                return text
+                text = f"worker {self._letter(event.worker)} was stopped, and put it down"
+        return text
 
     def _destination(self, event: Event) -> str:
         self._destinations += 1

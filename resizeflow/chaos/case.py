@@ -2,8 +2,8 @@
 
 After the scenario come words, done in their order:
 
-- `kill@POINT`, `stop@POINT`: a worker runs the job and is killed (see `Laboratory.go_ahead`), or stopped, when it passes
-  the point; one that was stopped goes on when all is over, later than its lease;
+- `kill@POINT`, `stop@POINT`: a worker runs the job and is killed (see `Laboratory.go_ahead`), or stopped, when it
+  passes the point; one that was stopped goes on when all is over, later than its lease;
 - `fail@POINT`, `lose@POINT`: in the next run the effect at the point is refused, or it happens and its reply is lost;
 - `drop@POINT`, `miss@POINT`, `half@POINT`, `hang@POINT`: in the next run the connection turns out to be gone before
   the call at the point; or it breaks and the call never arrives; or the call dies half-way; or the host hangs at it and

@@ -85,7 +85,7 @@ audit verify --archive ARCHIVE
 audit prune --archive ARCHIVE
 runbook
 runbook waits
-chaos --list --scenario small
+chaos --case resize/kill@OpenMigration.RUNNING.after/resume
 instance remove web-1
 host show h2
 host drain h2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from resizeflow.states import JobState
 from tests import nova_crash_points as crash
 from tests.nova_crash_points import MOMENTS, Moment
 from tests.seen import look
+from tests.spread import spread
 
 pytestmark = pytest.mark.slow
 
-POINTS = [pytest.param(moment, id=moment.name) for moment in MOMENTS]
+NAME = attrgetter("name")
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def test_there_are_nineteen() -> None:
     assert [moment.name for moment in MOMENTS] == names.split()
 
 
-@pytest.mark.parametrize("moment", POINTS)
+@pytest.mark.parametrize("moment", MOMENTS, ids=NAME)
 def test_only_a_new_worker_runs(cloud: Cloud, moment: Moment) -> None:
     job = crash.die(cloud, moment)
     assert cloud.job(job).state is not JobState.DONE
@@ -40,8 +42,7 @@ def test_only_a_new_worker_runs(cloud: Cloud, moment: Moment) -> None:
     assert crash.outcome_row(moment, look(cloud, job), found, expected_of_a_rollback(moment)) in page
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("moment", POINTS)
+@pytest.mark.parametrize("moment", spread(MOMENTS, 3), ids=NAME)
 def test_a_rollback_is_asked_for(cloud: Cloud, moment: Moment) -> None:
     """It is as before; where it is refused, a new worker ends what was begun."""
     job = crash.die(cloud, moment)

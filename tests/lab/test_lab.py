@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab import DiskSpec, Guest, Host, Lab, LabError
+from lab.kept import Kept
 from lab.paths import IMAGES, LabPaths, lab_names
 from lab.serial import last_record_in, reports_in
 from lab.system import run
@@ -177,12 +178,27 @@ def test_a_guest_outlives_its_daemon_but_not_its_host(lab: Lab, guest: Guest) ->
 
 
 @pytest.mark.lab
+def test_a_guest_that_was_kept_is_had_again(lab: Lab, guest: Guest) -> None:
+    host = lab.host("h1")
+    facts, reports = guest.facts, guest.reports()
+    kept = Kept(guest, host, "as-it-was")
+    kept.keep()
+    guest.delete()
+    assert guest.state(host) is None
+    kept.wake()
+    assert (guest.state(host), guest.facts, guest.reports()) == ("running", facts, reports)
+    assert guest.ping()
+    acknowledged_after(guest, host, guest.last_record(host))
+
+
+@pytest.mark.lab
 def test_a_guest_moves_between_the_hosts(lab: Lab, guest: Guest, tmp_path: Path) -> None:
     source, destination = lab.hosts
     boots = guest.reports()[-1]["boots"]
     acknowledged = guest.last_record(source)
-    destination.virsh("vol-create-as", "default", "web-vda.qcow2", "2G", "--format", "qcow2")
-    destination.virsh("vol-create-as", "default", "web-vdb.raw", "1G", "--allocation", "0")
+    sizes = {disk: f"{size}B" for disk, size in guest.reports()[-1]["disks"].items()}
+    destination.virsh("vol-create-as", "default", "web-vda.qcow2", sizes["vda"], "--format", "qcow2")
+    destination.virsh("vol-create-as", "default", "web-vdb.raw", sizes["vdb"], "--allocation", "0")
     xml = tmp_path / "web.xml"
     live = source.virsh("dumpxml", "web", "--migratable", "--security-info")
     assert guest.vnc_password in live

@@ -60,11 +60,16 @@ class Child:
             raise Overdue(f"did not end within {seconds:g} s")
         return status
 
-    def stops(self) -> bool:
-        """Waits until it stops itself (True) or ends (False; `wait` has its status still)."""
-        flags = os.WSTOPPED | os.WEXITED | os.WNOWAIT
-        result = os.waitid(os.P_PID, self.pid, flags)
-        return result is not None and result.si_code == os.CLD_STOPPED
+    def stops(self, seconds: float) -> bool:
+        """Waits until it stops itself (True) or ends (False; `wait` has its status still). Raises Overdue."""
+        flags = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG
+        late = time.monotonic() + seconds
+        while (result := os.waitid(os.P_PID, self.pid, flags)) is None:
+            if time.monotonic() > late:
+                self.end()
+                raise Overdue(f"neither stopped nor ended within {seconds:g} s")
+            time.sleep(0.001)
+        return result.si_code == os.CLD_STOPPED
 
     def wake(self, slept: float) -> None:
         """Lets a stopped one go on, `slept` seconds later by its own clocks (CLOCK_BOOTTIME does not stop)."""

@@ -136,7 +136,7 @@ class Laboratory:
             elif verb in ("kill", "stop"):
                 child = self._child([*armed, f"{point}={verb}"])
                 armed = []
-                if verb == "stop" and child.stops():
+                if verb == "stop" and child.stops(CHILD_SECONDS):
                     asleep.append(child)
                 elif child.wait(CHILD_SECONDS) == 0:
                     result.happened = False
@@ -223,14 +223,14 @@ class Laboratory:
         log.unlink(missing_ok=True)
         self._restore(())
         child = self._child([*armed, *(f"{point}=stop" for point in points)], log)
-        while child.stops():
-            words = points[log.read_text(encoding="utf-8").split()[-1]]
-            if words not in self._ahead:
-                self._ahead[words] = self._folder / f"ahead{len(self._ahead)}"
-                self._ahead[words].mkdir()
-                _copy(self.cloud.folder, self._ahead[words])
-            child.wake(0.0)
-        with contextlib.suppress(Overdue):
+        with contextlib.suppress(Overdue):  # Where it hangs, the beginnings' own runs tell.
+            while child.stops(CHILD_SECONDS):
+                words = points[log.read_text(encoding="utf-8").split()[-1]]
+                if words not in self._ahead:
+                    self._ahead[words] = self._folder / f"ahead{len(self._ahead)}"
+                    self._ahead[words].mkdir()
+                    _copy(self.cloud.folder, self._ahead[words])
+                child.wake(0.0)
             child.wait(CHILD_SECONDS)
 
     def _save(self, words: tuple[str, ...]) -> None:

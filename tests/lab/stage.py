@@ -109,7 +109,7 @@ def paused_at(cloud: RealCloud, job: Submitted, point: str) -> Child:
     cloud.expire(job)
     cloud.release()
     child = Child(lambda: cloud.run(job), f"{point}=stop")
-    if not child.stops():
+    if not child.stops(CHILD_SECONDS):
         child.wait(0)
         raise LookupError(f"the worker did not come to {point}:\n{cloud.story(job)}")
     return child

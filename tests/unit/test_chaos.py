@@ -170,6 +170,8 @@ def test_a_child_that_hangs_is_ended() -> None:
 
     with pytest.raises(Overdue):
         Child(hang).wait(0.2)
+    with pytest.raises(Overdue):
+        Child(hang).stops(0.2)
 
 
 # --- many ------------------------------------------------------------------------------------------------

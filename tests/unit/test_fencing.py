@@ -81,8 +81,8 @@ def case(memory_path: Path) -> Laboratory:
 
 
 @pytest.fixture
-def cloud(memory_path: Path, connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=connection).build()
+def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=slow_connection).build()
 
 
 def worker_on(cloud: Cloud, interruption: Interruption, clock: FastClock | None = None) -> Worker:

@@ -34,8 +34,8 @@ MIB = 2**20
 
 
 @pytest.fixture
-def cloud(memory_path: Path, connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=connection).build()
+def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=slow_connection).build()
 
 
 @contextmanager

@@ -35,8 +35,8 @@ INTENTS = {
 
 
 @pytest.fixture
-def cloud(memory_path: Path, connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=connection).build()
+def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=slow_connection).build()
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def run_alone(cloud: Cloud, job: Submitted) -> None:
 
 @pytest.mark.parametrize(("host", "running"), INTENTS)
 def test_the_commits_of_a_resize(
-    memory_path: Path, connection: str | None, points: Path, host: str, running: bool
+    memory_path: Path, slow_connection: str | None, points: Path, host: str, running: bool
 ) -> None:
-    cloud = Cloud(memory_path, connection=connection).build(running=running)
+    cloud = Cloud(memory_path, connection=slow_connection).build(running=running)
     # No progress is reported of a transfer that takes no time.
     cloud.world.set_speed(transfer_seconds=0)
     job = cloud.service.resize("web", "big", host=host)

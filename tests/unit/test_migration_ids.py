@@ -20,8 +20,8 @@ IDS = (
 
 
 @pytest.fixture
-def cloud(memory_path: Path, connection: str | None) -> Cloud:
-    cloud = Cloud(memory_path, connection=connection).build()
+def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
+    cloud = Cloud(memory_path, connection=slow_connection).build()
     with cloud.database.write() as tx:
         host, flavor = tx.hosts.get("h1"), tx.flavors.get("big")
         for identity in IDS:

@@ -52,9 +52,9 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
 
 
 @pytest.fixture
-def cloud(memory_path: Path, connection: str | None, broker: Broker) -> Cloud:
+def cloud(memory_path: Path, slow_connection: str | None, broker: Broker) -> Cloud:
     """One whose resize is told and not yet sent."""
-    cloud = Cloud(memory_path, connection=connection).build()
+    cloud = Cloud(memory_path, connection=slow_connection).build()
     cloud.database = Database(
         cloud.settings.connection, notifications=Notifications(transport_url=URL), key=cloud.settings.audit_key_file
     )

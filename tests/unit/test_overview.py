@@ -19,8 +19,8 @@ from tests.killed import killed_in_transfer
 
 
 @pytest.fixture
-def cloud(memory_path: Path, connection: str | None) -> Cloud:
-    return Cloud(memory_path, connection=connection).build()
+def cloud(memory_path: Path, slow_connection: str | None) -> Cloud:
+    return Cloud(memory_path, connection=slow_connection).build()
 
 
 def now(cloud: Cloud) -> Overview:

@@ -8,14 +8,14 @@ from resizeflow.states import JobState, MigrationStatus, VmState
 from tests.fleet import Fleet
 from tests.lab import checks
 
-CLEANLY, HARD = "web shut down cleanly", "web did not shut down within 0.1 s, it is powered off hard"
+CLEANLY, HARD = "web shut down cleanly", "web did not shut down within 0 s, it is powered off hard"
 
 pytestmark = pytest.mark.lab
 
 
 def test_a_guest_s_own_time_to_shut_down(fleet: Fleet) -> None:
     before = fleet.guest.wait_report()
-    fleet.inventory.set_instance("web", shutdown_timeout=0.1)
+    fleet.inventory.set_instance("web", shutdown_timeout=0.0)
     resize = fleet.service.resize("web", "big", host="h2")
     assert fleet.run(resize) is JobState.DONE, fleet.story(resize)
     assert HARD in fleet.story(resize)

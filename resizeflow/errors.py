@@ -56,6 +56,12 @@ class NeedsAttention(ResizeflowError):
     exit_code = 3
 
 
+class LogBroken(ResizeflowError):
+    """The event log is not what was written."""
+
+    exit_code = 3
+
+
 class RuleError(ResizeflowError):
     """A rule refuses the request; nothing was changed. The subclasses have the names of Nova's exceptions
     (nova/exception.py)."""

@@ -13,9 +13,8 @@ from cliff.formatters.table import TableFormatter
 
 from resizeflow.commands.audit import WIDTH
 from resizeflow.commands.base import Maybe, Moment, Shown, Telling, table
-from resizeflow.commands.migration import LogBroken
 from resizeflow.commands.progress_bar import progress
-from resizeflow.errors import UsageError
+from resizeflow.errors import LogBroken, UsageError
 
 if TYPE_CHECKING:
     from resizeflow.audit.verify import Finding, Report

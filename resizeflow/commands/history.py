@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from resizeflow.commands.base import Lister, table
 from resizeflow.commands.event_row import row_of
-from resizeflow.commands.migration import ID, LogBroken
+from resizeflow.commands.migration import ID
 from resizeflow.commands.visible import COLOURS, END
-from resizeflow.errors import UsageError
+from resizeflow.errors import LogBroken, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -266,12 +266,6 @@ resizeflow migration watch 1a2b3c4d -f json
         lines.write("end", result_of(self.backend, submitted, sentence, 0))
 
 
-class LogBroken(ResizeflowError):
-    """The event log is not what was written."""
-
-    exit_code = 3
-
-
 class MigrationResume(Acting):
     """Take a stopped, waiting or failing job up again, from where it is.
 

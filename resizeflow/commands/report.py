@@ -7,9 +7,13 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from resizeflow.commands.base import Shown, Telling
-from resizeflow.errors import UsageError
+from resizeflow.errors import LogBroken, UsageError
+
+if TYPE_CHECKING:
+    from resizeflow.pages.report import Verified
 
 
 class Report(Telling):
@@ -18,7 +22,7 @@ class Report(Telling):
     The file needs nothing else, no network and no program: who ran which task when, crashes, retries, the downtime of
     the guest, bytes over time, what was before and after, every line of the log, and whether the log verifies. It can
     be printed, mailed and archived. -f json has the same facts for programs, in place of the page; the lines of the
-    log are in `migration history -f json`.
+    log are in `migration history -f json`. A log that is not what was written is told there too, and by exit code 3.
     """
 
     example = """
@@ -26,6 +30,7 @@ resizeflow report 1a2b3c4d --html web-1.html
 resizeflow report 1a2b3c4d --html > web-1.html
 resizeflow report 1a2b3c4d -f json
 """
+    _verified: Verified
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("migration", help="its id, or the beginning of it")
@@ -33,15 +38,23 @@ resizeflow report 1a2b3c4d -f json
             "--html", nargs="?", const="-", metavar="FILE", help="where to; default or -: standard output"
         )
 
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        super().run(parsed_args)
+        if self._verified.good is False:
+            raise LogBroken(self._verified.text)
+        return 0
+
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         from resizeflow.pages.facts import facts  # noqa: PLC0415 - SQLAlchemy is not needed for help
-        from resizeflow.pages.report import as_file  # noqa: PLC0415 - nor is Jinja2
+        from resizeflow.pages.report import as_file, report_of  # noqa: PLC0415 - nor is Jinja2
 
+        if not self.for_people(parsed_args) and parsed_args.html is not None:
+            raise UsageError("--html is a page for people, -f and -c are for programs: give one of them.")
+        report = report_of(self.backend.database, parsed_args.migration)
+        self._verified = report.verified
         if not self.for_people(parsed_args):
-            if parsed_args.html is not None:
-                raise UsageError("--html is a page for people, -f and -c are for programs: give one of them.")
-            return self.told("", **facts(self.backend.database, parsed_args.migration))
-        page = as_file(self.backend.database, parsed_args.migration)
+            return self.told("", **facts(report))
+        page = as_file(report, self.backend.database.clock.now())
         if parsed_args.html in (None, "-"):
             self.app.stdout.write(page)
         else:

@@ -19,7 +19,7 @@ from resizeflow.audit import search as log
 from resizeflow.audit.history import Wanted, search
 from resizeflow.audit.outcome import Standing
 from resizeflow.audit.overview import overview
-from resizeflow.errors import NotFound
+from resizeflow.errors import LogBroken, NotFound
 from resizeflow.pages.rendering import FILTERS
 from resizeflow.pages.report import report_of
 from resizeflow.persistence.database import AWAY, Database, in_short
@@ -110,6 +110,7 @@ _EXPLAINED: Mapping[type[Exception], Callable[[Any], tuple[Any, ...]]] = {
     SecurityError: lambda error: (error.description, 400, {"Content-Type": "text/plain; charset=utf-8"}),
     HTTPException: lambda error: _sentence(error.code or 500, error.description or error.name),
     NotFound: lambda error: _sentence(404, str(error)),
+    LogBroken: lambda error: _sentence(500, str(error)),
     **dict.fromkeys(
         (ValueError, OverflowError), lambda error: _sentence(400, f"That address is not understood: {error}.")
     ),

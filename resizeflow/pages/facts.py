@@ -6,13 +6,11 @@ from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import Any
 
-from resizeflow.pages.report import report_of
-from resizeflow.persistence.database import Database
+from resizeflow.pages.report import Report
 
 
-def facts(database: Database, migration_id: str) -> dict[str, Any]:
-    """All but the lines of the log. Times are ISO 8601 in UTC, durations seconds. Raises NotFound."""
-    report = report_of(database, migration_id)
+def facts(report: Report) -> dict[str, Any]:
+    """All but the lines of the log. Times are ISO 8601 in UTC, durations seconds."""
     migration, told = report.migration, report.told
     found = {
         "migration": migration.id,

@@ -13,7 +13,7 @@ from resizeflow.audit.progress import Sample, duration, size
 from resizeflow.audit.story import Story, story
 from resizeflow.audit.timeline import Timeline, timeline
 from resizeflow.audit.verify import verify
-from resizeflow.errors import UsageError
+from resizeflow.errors import LogBroken, UsageError
 from resizeflow.pages.chart import Chart, chart
 from resizeflow.pages.rendering import environment, style
 from resizeflow.persistence.database import Database
@@ -24,9 +24,9 @@ from resizeflow.states import JobState
 
 @dataclass(frozen=True)
 class Verified:
-    """Whether the log is what was written."""
+    """Whether the log is what was written; None where that was not verified."""
 
-    good: bool
+    good: bool | None
     text: str
 
 
@@ -50,7 +50,8 @@ class Report:
 
 
 def report_of(database: Database, migration_id: str, *, last: int | None = None) -> Report:
-    """The facts as they are now; with `last` only so many lines of the log are listed. Raises NotFound."""
+    """The facts as they are now; with `last` only so many lines of the log are listed. Raises NotFound,
+    and LogBroken for a log that cannot even be told."""
     with database.read() as tx:
         migration = tx.migrations.get(migration_id)
         # Another transaction: what is written meanwhile verifies as well.
@@ -58,6 +59,15 @@ def report_of(database: Database, migration_id: str, *, last: int | None = None)
 
 
 def _report(tx: Transaction, migration: Migration, verified: Verified, last: int | None) -> Report:
+    try:
+        return _told(tx, migration, verified, last)
+    except (AttributeError, TypeError, ValueError):
+        if verified.good is not False:
+            raise
+        raise LogBroken(verified.text) from None  # What somebody wrote there cannot even be told.
+
+
+def _told(tx: Transaction, migration: Migration, verified: Verified, last: int | None) -> Report:
     now = tx.now()
     jobs, events = tx.jobs.of_migration(migration.id), tx.events.of(migration.id)
     unfinished = next((job for job in jobs if job.state is not JobState.DONE), None)
@@ -82,9 +92,8 @@ def _report(tx: Transaction, migration: Migration, verified: Verified, last: int
     )
 
 
-def as_file(database: Database, migration_id: str) -> str:
-    """The report as one HTML document. Raises NotFound."""
-    report, now = report_of(database, migration_id), database.clock.now()
+def as_file(report: Report, now: datetime) -> str:
+    """The report as one HTML document."""
     page = environment().get_template("report.html")
     return page.render(report=report, standalone=True, style=style(), now=now, version=__version__)
 
@@ -109,7 +118,7 @@ def _verified(database: Database, migration_id: str) -> Verified:
     try:
         found = verify(database, migration=migration_id)
     except UsageError as error:
-        return Verified(False, f"It was not verified: {error}")
+        return Verified(None, f"It was not verified: {error}")
     if found.findings:
         flaws = "; ".join(str(finding.flaw) for finding in found.findings)
         return Verified(False, f"The log is not what was written: {flaws}.")

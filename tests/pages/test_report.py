@@ -22,11 +22,14 @@ def console(past: Past) -> Console:
     return Console(past.folder / "resizeflow.conf")
 
 
-def written(console: Console, job: Submitted, folder: Path) -> str:
+def written(console: Console, job: Submitted, folder: Path, *, broken: bool = False) -> str:
     """The address of a report in a folder."""
     file = folder / f"{job.migration_id[:8]}.html"
     answer = console.type("report", job.migration_id[:8], "--html", str(file))
-    assert (answer.code, answer.out, answer.err) == (0, "", "")
+    if broken:
+        answer.refused(3, "The log is not what was written: line 5")
+    else:
+        assert (answer.code, answer.out, answer.err) == (0, "", "")
     assert list(folder.iterdir()) == [file]
     return file.as_uri()
 
@@ -144,7 +147,7 @@ def test_a_log_that_was_changed_is_told(past: Past, console: Console, watch: Wat
         before, line.text = line.text, "nothing happened"
     try:
         seen = watch(offline=True)
-        seen.page.goto(written(console, job, tmp_path))
+        seen.page.goto(written(console, job, tmp_path, broken=True))
         assert seen.page.locator("#verdict").inner_text().startswith("The log is not what was written: line 5")
     finally:
         with past.database.write() as tx:

@@ -20,6 +20,7 @@ from oslo_db.exception import DBError
 from resizeflow.audit.heads import head_of
 from resizeflow.audit.verify import verify
 from resizeflow.chaos.cloud import Cloud
+from resizeflow.pages.dashboard import application
 from resizeflow.persistence import schema
 from resizeflow.persistence.chain import COVERED
 from resizeflow.persistence.flaws import What
@@ -129,6 +130,10 @@ def test_what_the_program_never_writes_is_found_and_named(case: Case, column: st
     console = Console(case.cloud.folder / "resizeflow.conf")
     console.type("audit", "verify").refused(3, "not what was written")
     console.type("migration", "history", case.closed).refused(3, "The log was changed")
+    console.type("report", case.closed, "--html").refused(3, "not what was written")
+    console.type("report", case.closed, "-f", "json").refused(3, "not what was written")
+    page = application(case.cloud.database).test_client().get(f"/migrations/{case.closed}")
+    assert "The log is not what was written" in page.text
 
 
 def test_a_signature_that_is_no_signature_is_found(case: Case) -> None:

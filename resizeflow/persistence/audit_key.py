@@ -11,6 +11,8 @@ import hashlib
 import hmac
 import os
 import secrets
+import shlex
+import stat
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -68,7 +70,13 @@ class AuditKey:
 
     def _read(self) -> bytes:
         try:
-            secret = bytes.fromhex(self.file.read_text().strip())
+            with self.file.open() as file:
+                if os.fstat(file.fileno()).st_mode & stat.S_IROTH:
+                    raise UsageError(
+                        f"The audit key {self.file} can be read by everybody, who could forge the log with it: "
+                        f"`chmod o= {shlex.quote(str(self.file))}`."
+                    )
+                secret = bytes.fromhex(file.read().strip())
         except FileNotFoundError:
             raise UsageError(
                 f"There is no audit key {self.file}: copy the file from a machine that has it, or set [audit] key_file."

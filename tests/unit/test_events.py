@@ -223,6 +223,7 @@ def test_a_second_program_with_another_key_writes_nothing(cloud: Cloud, job: Sub
     before = len(log(cloud, job))
     other = cloud.folder / "other.key"
     other.write_text("ab" * 32)
+    other.chmod(0o600)
     stranger = Database(cloud.settings.connection, key=other)
     with pytest.raises(UsageError, match=r"written under the audit key \w{16}, and .*other.key holds \w{16}"):  # noqa: SIM117
         with stranger.write() as tx:
@@ -240,6 +241,7 @@ def test_a_key_that_cannot_be_used_is_one_sentence(
     key = cloud.folder / "broken.key"
     if content is not None:
         key.write_text(content)
+        key.chmod(0o600)
     with pytest.raises(UsageError, match=sentence), Database(cloud.settings.connection, key=key).write():
         pytest.fail("a transaction was begun")
     assert key.exists() == (content is not None)
@@ -259,6 +261,16 @@ def test_a_key_that_nobody_has_any_more_can_be_replaced(cloud: Cloud, job: Submi
     assert logs >= {FLEET, job.migration_id}
     with anew.read() as tx:
         assert tx.events.flaw("later") is None
+
+
+def test_a_key_that_everybody_can_read_is_refused(cloud: Cloud) -> None:
+    cloud.settings.audit_key_file.chmod(0o644)
+    again = Database(cloud.settings.connection, key=cloud.settings.audit_key_file)
+    with pytest.raises(UsageError, match=r"can be read by everybody.*`chmod o= "), again.write():
+        pytest.fail("a transaction was begun")
+    cloud.settings.audit_key_file.chmod(0o640)
+    with again.write() as tx:
+        tx.events.add("later", "note", "its group may")
 
 
 def test_the_first_program_makes_the_key_and_only_its_owner_reads_it(cloud: Cloud) -> None:

@@ -57,6 +57,7 @@ class Case:
     def forger(self, mode: str) -> Forger:
         key = self.cloud.folder / "his.key"
         key.write_text("f0" * 32)
+        key.chmod(0o600)
         return Forger(self.cloud.database, key=key if mode == MODES[2] else None, careful=mode != MODES[0])
 
     def found(self, **how: Any) -> list[tuple[str, int, What]]:

@@ -348,6 +348,7 @@ def test_without_the_key_it_is_told_and_not_verified(console: Console, cloud: Cl
     answer = console.type("migration", "history", job.migration_id, "-f", "json")
     assert (answer.code, len(answer.json) > 2) == (0, True)
     assert "not verified. There is no audit key" in answer.err
+    cloud.settings.audit_key_file.touch(mode=0o600)
     cloud.settings.audit_key_file.write_text("ab" * 32)
     answer = console.type("migration", "history", job.migration_id)
     assert answer.code == 0, "nobody has changed the log"

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from resizeflow.chaos.case import Case
 from resizeflow.chaos.child import KILLED
 from resizeflow.chaos.cloud import Cloud
+from resizeflow.chaos.laboratory import Laboratory
 from resizeflow.doctor import Doctor
 from resizeflow.errors import InstanceInvalidState, InstanceIsLocked, InstanceNotFound
 from resizeflow.persistence.models import (
@@ -240,6 +242,21 @@ def test_what_the_operator_reads(tmp_path: Path) -> None:
     console.type("instance", "show", "web").refused(2, "no managed instance 'web'")
     with pytest.raises(InstanceNotFound):
         cloud.service.remove("web")
+
+
+def test_killed_it_is_removed_nevertheless(memory_path: Path) -> None:
+    """At some points; `resizeflow chaos` tries all."""
+    laboratory = Laboratory("remove", memory_path / "laboratory")
+    try:
+        assert len(laboratory.points) > 30
+        wrong = {
+            case.name: result.wrong
+            for point in laboratory.points[::9]
+            if (result := laboratory.run(case := Case("remove", (f"kill@{point}", "resume")))).wrong
+        }
+        assert wrong == {}
+    finally:
+        laboratory.remove()
 
 
 def test_every_table_is_known_here() -> None:

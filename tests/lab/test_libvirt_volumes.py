@@ -38,10 +38,15 @@ def one(lab: Lab) -> Iterator[Driven]:
     """The host, with nothing on it."""
     driven = Driven(lab.host("h1"))
     driven("facts", timeout=60)
+    empty(driven)  # Other modules use it, too.
     yield driven
-    driven.clean()
-    for secret in driven("secrets"):
-        driven("undefine_secret", secret.uuid)
+    empty(driven)
+
+
+def empty(one: Driven) -> None:
+    one.clean()
+    for secret in one("secrets"):
+        one("undefine_secret", secret.uuid)
 
 
 @pytest.fixture

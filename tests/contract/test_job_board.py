@@ -114,6 +114,7 @@ def the_job(board: DatabaseJobBoard) -> BoardJob:
 # --- TaskFlow's conductor --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_conductor_resizes_and_confirms(cloud: Cloud, job: Submitted, worker: Worker) -> None:
     assert run_one(Conductor(worker)) == "job_consumed"
     assert cloud.job(job).state is JobState.DONE, cloud.story(job)

@@ -122,6 +122,7 @@ def zombie_of_ours(ours: Ours, other: Callable[[], object], caplog: pytest.LogCa
     return f"{seen['state']}, then {ours.flow()}; more side effects: {ours.effects() - seen['effects']}, LeaseLost"
 
 
+@pytest.mark.slow
 def test_zombie_after_success(
     stock: Stock, ours: Ours, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
@@ -132,6 +133,7 @@ def test_zombie_after_success(
     in_page("zombie, the other finished the flow", of_stock, of_ours, request)
 
 
+@pytest.mark.slow
 def test_zombie_after_rollback(
     stock: Stock, ours: Ours, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
@@ -197,6 +199,7 @@ def test_failed_revert_run_again(stock: Stock, ours: Ours, request: pytest.Fixtu
     in_page("an undo fails, the flow is run again", of_stock, of_ours, request)
 
 
+@pytest.mark.slow
 def test_reverted_flow_run_again(stock: Stock, ours: Ours, request: pytest.FixtureRequest) -> None:
     stock.before["do d"] = fail
     run(stock.begin())

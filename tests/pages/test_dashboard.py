@@ -101,6 +101,7 @@ def as_before(past: Past) -> Iterator[None]:
     put_back()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_before")
 def test_it_goes_on_by_itself_and_keeps_the_focus(past: Past, address: str, watch: WatchedMaker) -> None:
     seen = watch()
@@ -134,6 +135,7 @@ def test_a_machine_s_whole_story(past: Past, address: str, watch: WatchedMaker) 
     assert seen.page.locator("noscript meta[http-equiv=refresh], meta[http-equiv=refresh]").count() == 1
 
 
+@pytest.mark.slow
 def test_history_is_searched(past: Past, address: str, watch: WatchedMaker) -> None:
     seen = watch()
     seen.page.goto(f"{address}/history")
@@ -149,6 +151,7 @@ def test_history_is_searched(past: Past, address: str, watch: WatchedMaker) -> N
     assert seen.page.get_by_label("machine", exact=True).input_value() == "undone"
 
 
+@pytest.mark.slow
 def test_with_the_keyboard_alone(past: Past, address: str, watch: WatchedMaker) -> None:
     seen = watch()
     page = seen.page
@@ -176,6 +179,7 @@ def test_with_the_keyboard_alone(past: Past, address: str, watch: WatchedMaker) 
     expect(page.locator("#outcome")).to_contain_text("Rolled back: undone is on h1")
 
 
+@pytest.mark.slow
 def test_hostile_names_are_only_names(past: Past, address: str, watch: WatchedMaker) -> None:
     seen = watch(viewport=PHONE)
     with past.all_hostile():
@@ -192,6 +196,7 @@ def test_hostile_names_are_only_names(past: Past, address: str, watch: WatchedMa
     seen.check_quiet(address, "data:,")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_can_be_read(past: Past, address: str, watch: WatchedMaker, scheme: str) -> None:
     seen = watch(color_scheme=scheme)
@@ -243,6 +248,7 @@ def test_a_wrong_address_is_answered_in_a_sentence(address: str, path: str, code
     assert "Traceback" not in text
 
 
+@pytest.mark.slow
 def test_it_is_ended_by_a_service_manager_as_by_ctrl_c(past: Past) -> None:
     with served(Console(past.folder / "resizeflow.conf"), signal.SIGTERM) as address:
         assert address.startswith("http://127.0.0.1:")

@@ -42,6 +42,7 @@ def stored(past: Past, job: Submitted) -> tuple[Migration, list[Event], Timeline
     return migration, events, timeline(migration, jobs, events)
 
 
+@pytest.mark.slow
 def test_it_says_what_the_database_says(past: Past, console: Console, watch: WatchedMaker, tmp_path: Path) -> None:
     migration, events, told = stored(past, past.finished)
     seen = watch(offline=True)
@@ -69,6 +70,7 @@ def test_it_says_what_the_database_says(past: Past, console: Console, watch: Wat
     seen.check_quiet("file://")
 
 
+@pytest.mark.slow
 def test_the_chart_marks_what_happened(past: Past, console: Console, watch: WatchedMaker, tmp_path: Path) -> None:
     _, _, told = stored(past, past.finished)
     seen = watch(java_script_enabled=False)
@@ -107,6 +109,7 @@ def test_a_rollback_is_told_with_its_reason(past: Past, console: Console, watch:
     assert "guest off for" in (seen.page.locator(".downtime").text_content() or "")
 
 
+@pytest.mark.slow
 def test_hostile_names_are_only_names(past: Past, console: Console, watch: WatchedMaker, tmp_path: Path) -> None:
     seen = watch(viewport={"width": 360, "height": 640})
     with past.all_hostile():
@@ -128,6 +131,7 @@ def test_all_text_can_be_read(past: Past, console: Console, watch: WatchedMaker,
     seen.check_readable()
 
 
+@pytest.mark.slow
 def test_it_prints_on_a4_in_black_on_white(past: Past, console: Console, watch: WatchedMaker, tmp_path: Path) -> None:
     seen = watch(color_scheme="dark", viewport=A4)
     seen.page.goto(written(console, past.finished, tmp_path))

@@ -30,6 +30,7 @@ def told(seen: Watched) -> list[str]:
     return seen.page.locator("#lines tbody td:nth-child(5) bdi").all_inner_texts()
 
 
+@pytest.mark.slow
 def test_words_of_lines_are_found_with_the_migrations_that_they_are_of(
     past: Past, address: str, watch: WatchedMaker
 ) -> None:
@@ -47,6 +48,7 @@ def test_words_of_lines_are_found_with_the_migrations_that_they_are_of(
     expect(seen.page.locator("h1")).to_contain_text("resize of web")
 
 
+@pytest.mark.slow
 def test_older_lines_are_on_the_next_page(past: Past, address: str, watch: WatchedMaker) -> None:
     seen, lines = watch(), [line.text for line in kept(past, WORD)]
     assert len(lines) > PAGE
@@ -59,6 +61,7 @@ def test_older_lines_are_on_the_next_page(past: Past, address: str, watch: Watch
     assert found + told(seen) == lines[: 2 * PAGE]
 
 
+@pytest.mark.slow
 def test_other_filters_hold_for_lines_too(past: Past, address: str, watch: WatchedMaker) -> None:
     seen = watch()
     seen.page.goto(f"{address}/history?text={WORD}")
@@ -72,6 +75,7 @@ def test_other_filters_hold_for_lines_too(past: Past, address: str, watch: Watch
     expect(seen.page.locator("#lines")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_lines_are_reached_with_the_keyboard_alone(past: Past, address: str, watch: WatchedMaker) -> None:
     seen = watch()
     page = seen.page
@@ -101,6 +105,7 @@ def test_words_are_only_words(past: Past, address: str, watch: WatchedMaker, tex
     seen.check_quiet(address, "data:,")
 
 
+@pytest.mark.slow
 def test_lines_with_hostile_words_are_only_lines(past: Past, address: str, watch: WatchedMaker) -> None:
     with past.database.write() as tx:
         for name in HOSTILE:

@@ -38,6 +38,7 @@ def events(cloud: Cloud, job: Submitted, instance: str = "web") -> list[ActionEv
         return events_of(tx, action_of(tx, instance, job.job_id))
 
 
+@pytest.mark.slow
 def test_each_operation_is_an_action_by_novas_name(cloud: Cloud) -> None:
     resize = run(cloud, cloud.service.resize("web", "big", host="h2"))
     revert = run(cloud, cloud.service.revert("web"))
@@ -98,6 +99,7 @@ def test_every_event_has_an_end_after_a_crash_and_a_rollback(cloud: Cloud, point
         assert action_of(tx, "web", job.job_id[:8]).result == "Error"
 
 
+@pytest.mark.slow
 def test_what_goes_on_has_no_end_yet_and_a_failure_says_why(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     assert cloud.run_in_child(job, "TransferDisks.RUNNING.after") == KILLED

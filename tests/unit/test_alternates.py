@@ -142,6 +142,7 @@ def test_killed_while_it_changes_the_destination(cloud: Cloud, point: str) -> No
 # --- filters, looked at again when an alternate is taken ---------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_alternate_that_no_longer_passes_is_passed_over(cloud: Cloud) -> None:
     job = chosen(cloud)
     full(cloud, "h3")
@@ -153,6 +154,7 @@ def test_an_alternate_that_no_longer_passes_is_passed_over(cloud: Cloud) -> None
     assert next(iter(verdicts)) == "h2"
 
 
+@pytest.mark.slow
 def test_an_alternate_to_which_a_member_of_the_group_went(cloud: Cloud) -> None:
     with cloud.database.write() as tx:
         tx.groups.create("db", "anti-affinity", "default")
@@ -193,6 +195,7 @@ def test_a_cpu_that_the_host_has_not(cloud: Cloud) -> None:
 # --- what one move was asked to do is nothing to the next --------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_host_that_was_asked_for_is_not_remembered(cloud: Cloud) -> None:
     """Nova bugs 1669054, 1718512, 1797580 and 1845291: what a request spec kept (or lost) of an earlier move."""
     cloud.world.set_speed(transfer_seconds=0)

@@ -240,6 +240,7 @@ def test_what_is_no_time_is_said_so(text: str) -> None:
         moment(text, NOW)
 
 
+@pytest.mark.slow
 def test_the_latest_line_is_the_last_on_the_screen(cloud: Cloud, console: Console) -> None:
     job = cloud.service.resize("web", "big", host="h1")
     assert cloud.run(job) is JobState.DONE

@@ -189,6 +189,7 @@ def pieces() -> Iterator[list[Piece]]:
         yield sorted(runner.run(planned, extent), key=lambda piece: list(SCENARIOS).index(piece.scenario))
 
 
+@pytest.mark.slow
 def test_a_report_counts_and_writes_junit(pieces: list[Piece], tmp_path: Path) -> None:
     report = Report(pieces)
     for piece in pieces:
@@ -226,6 +227,7 @@ def console(tmp_path: Path) -> Console:
     return Console(config)
 
 
+@pytest.mark.slow
 def test_the_command_runs_one_case_and_says_what_came_of_it(console: Console) -> None:
     (row,) = console.ask("chaos", "--case", "small/kill@FinishResize.SUCCESS.before/resume")
     assert (row["happened"], row["violations"]) == (True, 0)

@@ -352,6 +352,7 @@ def lost(connection: Connection) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_the_deadline_ends_the_wait(noauth: Connection, stub: Stub) -> None:
     stub.answer(DELETE, Answer(due=NEVER))
     with pytest.raises(Unknown, match="no answer to delete_attachment"):

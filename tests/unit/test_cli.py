@@ -163,6 +163,7 @@ def test_a_dry_run_tells_all_and_changes_nothing(console: Console, cloud: Cloud)
     assert everything(cloud) == before
 
 
+@pytest.mark.slow
 def test_resized_and_confirmed(console: Console, cloud: Cloud) -> None:
     done = console.type("resize", "web", "--flavor", "big", "--host", "h2")
     assert done.code == 0, done
@@ -177,6 +178,7 @@ def test_resized_and_confirmed(console: Console, cloud: Cloud) -> None:
     assert cloud.world.running(cloud.uuid) == ("h2",)
 
 
+@pytest.mark.slow
 def test_migrated_and_reverted(console: Console, cloud: Cloud) -> None:
     assert "web is moved to h2" in console.type("migrate", "web").out
     reverted = console.type("revert", "web")
@@ -185,6 +187,7 @@ def test_migrated_and_reverted(console: Console, cloud: Cloud) -> None:
     assert cloud.world.running(cloud.uuid) == ("h1",)
 
 
+@pytest.mark.slow
 def test_a_failed_resize_is_rolled_back_and_says_why(console: Console, cloud: Cloud) -> None:
     cloud.world.fail("h2", "start_paused", "no such CPU", times=ALWAYS)
     failed = console.type("resize", "web", "--flavor", "big", "--host", "h2")
@@ -192,6 +195,7 @@ def test_a_failed_resize_is_rolled_back_and_says_why(console: Console, cloud: Cl
     assert cloud.world.running(cloud.uuid) == ("h1",)
 
 
+@pytest.mark.slow
 def test_a_confirm_that_finds_the_destination_broken_removes_nothing(console: Console, cloud: Cloud) -> None:
     assert console.type("resize", "web", "--flavor", "big", "--host", "h2").code == 0
     before = cloud.world.snapshot(contents=False)
@@ -202,6 +206,7 @@ def test_a_confirm_that_finds_the_destination_broken_removes_nothing(console: Co
     assert console.type("confirm", "web").code == 0
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_go_on_needs_attention(memory_path: Path) -> None:
     cloud = Cloud(memory_path, max_attempts="1").build()
     console = Console(cloud.folder / "resizeflow.conf")
@@ -218,6 +223,7 @@ def test_a_job_that_cannot_go_on_needs_attention(memory_path: Path) -> None:
     assert cloud.world.running(cloud.uuid) == ("h2",)
 
 
+@pytest.mark.slow
 def test_accepted_and_left_to_a_worker(console: Console) -> None:
     accepted = console.type("resize", "web", "--flavor", "big", "--detach", "-f", "json")
     assert (accepted.code, accepted.json["job_state"]) == (0, "queued")
@@ -229,6 +235,7 @@ def test_accepted_and_left_to_a_worker(console: Console) -> None:
     assert "web is resized" in watched.out
 
 
+@pytest.mark.slow
 def test_rolled_back_on_request(console: Console, cloud: Cloud) -> None:
     accepted = console.type("resize", "web", "--flavor", "big", "--detach", "-f", "json").json
     undone = console.type("migration", "cancel", accepted["migration"])
@@ -272,6 +279,7 @@ def started_transfer(console: Console, *words: str) -> tuple[subprocess.Popen[st
     return process, str(console.ask("migration", "list")[0]["id"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_keeps_the_job_and_says_how_to_go_on(
     console: Console, cloud: Cloud, number: signal.Signals
@@ -305,6 +313,7 @@ def test_killed_it_is_resumed_when_its_lease_has_ended(memory_path: Path) -> Non
     assert cloud.world.running(cloud.uuid) == ("h2",)
 
 
+@pytest.mark.slow
 def test_interrupted_twice_it_ends_at_once(console: Console, cloud: Cloud) -> None:
     cloud.world.set_speed(transfer_seconds=3600)
     process, migration = started_transfer(console, "resize", "web", "--flavor", "big", "--host", "h2")
@@ -332,6 +341,7 @@ def test_who_only_watches_may_stop_watching(console: Console, cloud: Cloud) -> N
     worker.communicate(timeout=PATIENCE)
 
 
+@pytest.mark.slow
 def test_on_a_terminal_a_list_is_kept_up_to_date(console: Console) -> None:
     ours, theirs = pty.openpty()
     words = ["--config-file", str(console.config), "resize", "web", "--flavor", "big", "--host", "h2"]
@@ -372,6 +382,7 @@ def test_a_worker_does_the_work_and_hands_over_on_sigterm(console: Console, clou
     assert console.type("migration", "resume", accepted["migration"]).code == 0
 
 
+@pytest.mark.slow
 def test_nobody_reads_the_output_any_more(console: Console) -> None:
     reader, writer = os.pipe()
     os.close(reader)

@@ -122,6 +122,7 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resizeflow.worker.PUT_DOWN_TRIES", 3600)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strike", [restart, crash, stop_for_a_while])
 def test_postgresql_goes_away_in_mid_flow(cloud: Cloud, server: PostgreSQL, strike: Strike) -> None:
     job = cloud.service.resize("web", "big", host="h2")
@@ -183,6 +184,7 @@ def test_a_foreground_resize_waits_for_postgresql(cloud: Cloud, server: PostgreS
     resized(cloud, Submitted(migration.id, job.id))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("busy", [0, 1])
 def test_an_sqlite_file_locked_by_another_process(
     memory_path: Path, monkeypatch: pytest.MonkeyPatch, busy: int
@@ -241,6 +243,7 @@ def password(cloud: Cloud) -> str:
     return str(sa.make_url(cloud.settings.connection).password)
 
 
+@pytest.mark.slow
 def test_the_password_is_in_no_log_and_no_story(
     cloud: Cloud, server: PostgreSQL, caplog: pytest.LogCaptureFixture
 ) -> None:

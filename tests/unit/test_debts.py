@@ -196,6 +196,7 @@ def secrets(cloud: Cloud, host: str) -> list[str]:
     return [secret.kind for secret in found if secret.migration is not None]
 
 
+@pytest.mark.slow
 def test_a_domain_takes_its_secrets_with_it(with_volumes: Cloud) -> None:
     cloud = with_volumes
     job = cloud.service.resize("web", "big", host="h2")
@@ -239,6 +240,7 @@ def test_a_debt_at_cinder_waits_for_cinder_alone(with_volumes: Cloud) -> None:
     assert by_hand(cloud, CINDER, "attachment", orphan) is None
 
 
+@pytest.mark.slow
 def test_cinder_is_away_when_its_debt_is_to_be_paid(with_volumes: Cloud) -> None:
     cloud = with_volumes
     orphan = orphaned(cloud)
@@ -269,6 +271,7 @@ def test_a_debt_at_cinder_holds_no_disk_and_goes_with_its_host(with_volumes: Clo
     assert by_hand(cloud, CINDER, "attachment", orphan).attached
 
 
+@pytest.mark.slow
 def test_forgiven_debts_are_not_settled(cloud: Cloud) -> None:
     indebted(cloud)
     cloud.inventory.remove_host("h1", forgive_debts=True)

@@ -44,6 +44,7 @@ def test_a_new_cloud_is_clean(cloud: Cloud) -> None:
     check_clean(cloud)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
 @pytest.mark.parametrize("host", ["h1", "h2"], ids=["same", "other"])
 def test_each_operation_leaves_it_clean(memory_path: Path, host: str, running: bool) -> None:
@@ -140,6 +141,7 @@ def _operations(cloud: Cloud) -> Iterator[Submitted]:
     yield cloud.service.confirm("web")
 
 
+@pytest.mark.slow
 def test_a_job_at_work_is_no_breach(memory_path: Path, slow_connection: str | None) -> None:
     """What a job does between the look at the records and the look at a host, or Cinder, is progress, nothing else."""
     cloud = Cloud(memory_path, connection=slow_connection).build(disks=("vda", "vdb"), volumes=("rbd", "nfs"))
@@ -214,6 +216,7 @@ def statements(cloud: Cloud) -> int:
     return len(seen)
 
 
+@pytest.mark.slow
 def test_an_examination_takes_as_many_statements_whatever_has_happened(cloud: Cloud) -> None:
     """It is made after each case of the crash laboratory."""
     at_first = statements(cloud)

@@ -82,6 +82,7 @@ def test_breaches_are_printed_and_the_exit_code_tells(cloud: Cloud, console: Con
     assert everything(cloud) == before
 
 
+@pytest.mark.slow
 def test_a_repair_says_what_it_did_and_what_it_left(cloud: Cloud, console: Console) -> None:
     job = rolled_back(cloud)
     make_disk(cloud, "h2", disk_of(job))
@@ -122,6 +123,7 @@ def test_debts_and_silent_hosts_are_listed(cloud: Cloud, console: Console) -> No
     assert table.out.endswith("Every invariant holds. Not examined: host h1.\n")
 
 
+@pytest.mark.slow
 def test_cinder_is_named_when_it_is_silent_and_when_it_has_debts(memory_path: Path) -> None:
     cloud = Cloud(memory_path).build(volumes=("nfs",))
     console = Console(cloud.folder / "resizeflow.conf")

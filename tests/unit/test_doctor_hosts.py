@@ -70,6 +70,7 @@ def test_1_it_runs_elsewhere(cloud: Cloud) -> None:
     check_left_to_people(cloud, [(1, "instance web")])
 
 
+@pytest.mark.slow
 def test_1_somebody_started_the_destination_before_the_pivot(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     assert cloud.run_in_child(job, "DefineDestination.SUCCESS.after") == KILLED
@@ -128,6 +129,7 @@ def test_6_what_was_settled_once_and_is_there_again(cloud: Cloud) -> None:
         assert by_hand(cloud, "h2", "volume", "default", disk_of(job)) is None
 
 
+@pytest.mark.slow
 @BOTH
 def test_6_a_confirm_left_old_disks(cloud: Cloud) -> None:
     """A name that carries a migration's id is ours; one that does not may have been given to another file since."""
@@ -161,6 +163,7 @@ def test_6_a_merged_overlay_is_left(cloud: Cloud) -> None:
     assert cloud.world.running(cloud.uuid) == ("h1",)
 
 
+@pytest.mark.slow
 def test_6_the_copy_is_not_removed_where_the_machine_was_not_seen(cloud: Cloud) -> None:
     job = rolled_back(cloud)
     make_disk(cloud, "h2", disk_of(job))
@@ -184,6 +187,7 @@ def test_6_a_domain_of_the_same_uuid_without_a_mark(cloud: Cloud) -> None:
     check_left_to_people(cloud, [(6, "domain web on h2")])
 
 
+@pytest.mark.slow
 def test_6_a_carrier_that_no_job_needs(cloud: Cloud) -> None:
     by_hand(cloud, "h1", "destroy", cloud.uuid)
     job = rolled_back(cloud)
@@ -262,6 +266,7 @@ def test_7_no_domain(cloud: Cloud) -> None:
     check_left_to_people(cloud, [(7, "instance web")])
 
 
+@pytest.mark.slow
 def test_7_retired_without_a_migration(cloud: Cloud) -> None:
     job = rolled_back(cloud)
     by_hand(cloud, "h1", "destroy", cloud.uuid)

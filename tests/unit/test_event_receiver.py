@@ -117,6 +117,7 @@ def answer_to(receiver: Receiver, *pieces: bytes) -> bytes:
         return client.makefile("rb").read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [PATH, "/servers"])
 def test_a_request_is_heard_out_before_it_is_answered(receiver: Receiver, path: str) -> None:
     heads = f"POST {path} HTTP/1.1\r\nContent-Length: {2 * LARGEST}\r\n\r\n".encode()
@@ -129,6 +130,7 @@ def test_a_length_that_is_none_is_refused(receiver: Receiver) -> None:
     assert answer.startswith(b"HTTP/1.0 400 Bad Request"), answer
 
 
+@pytest.mark.slow
 def test_a_body_that_does_not_come_is_not_waited_for(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_receiver._Handler, "timeout", 2.0)
     answer = answer_to(receiver, f"POST {PATH} HTTP/1.1\r\nContent-Length: 9\r\n\r\n{{".encode())

@@ -105,6 +105,7 @@ def test_the_log_goes_on_over_a_confirm_and_commands(cloud: Cloud, job: Submitte
     assert [event.seq for event in tail] == [event.seq for event in events[before:]]
 
 
+@pytest.mark.slow
 def test_a_changed_line_is_found(cloud: Cloud, job: Submitted) -> None:
     events = log(cloud, job)
     with cloud.database.read() as tx:

@@ -116,6 +116,7 @@ def calls_of(case: Laboratory) -> int:
 # --- taken over in the middle ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_zombie_neither_acts_nor_writes(case: Laboratory) -> None:
     total = calls_of(case)
     tried = range(1, total, STEP)
@@ -294,6 +295,7 @@ def test_a_lease_that_runs_low_is_renewed_before_an_act(cloud: Cloud, world: Wor
 # --- stopped, turned back --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_hands_over_and_the_job_is_kept(case: Laboratory) -> None:
     total = calls_of(case)
     for at in range(2, total, 2 * STEP):
@@ -312,6 +314,7 @@ def test_a_stopped_worker_hands_over_and_the_job_is_kept(case: Laboratory) -> No
         assert cloud.state(case.job) == case.done, at
 
 
+@pytest.mark.slow
 def test_a_rollback_asked_for_in_mid_flow_turns_the_running_flow_back(case: Laboratory) -> None:
     total = calls_of(case)
     turned = forward = 0

@@ -204,6 +204,7 @@ def test_a_look_hears_of_a_rollback_within_a_second_or_from_a_commit(cloud: Clou
         gate.host(host).domain(cloud.uuid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flows", [100, pytest.param(1000, marks=pytest.mark.certify)])
 def test_memory_is_flat_over_many_flows(memory_path: Path, flows: int) -> None:
     """TaskFlow's own store keeps 10 MiB of each flow with this SQLAlchemy."""

@@ -106,6 +106,7 @@ def read(line: str, answer: Answer) -> Any:
     return answer.json
 
 
+@pytest.mark.slow
 def test_every_command_answers_in_json_and_says_nothing_else(memory_path: Path) -> None:
     fleet = Fleet(memory_path, NOTHING_KNOWN)
     console, typed, latest = Console(fleet.cloud.folder / "resizeflow.conf"), set(), ""
@@ -143,6 +144,7 @@ def watched(answer: Answer) -> tuple[list[str], dict[str, list[dict[str, Any]]]]
     return kinds, found
 
 
+@pytest.mark.slow
 def test_a_job_is_followed_by_json_lines_until_its_end(console: Console, cloud: Cloud) -> None:
     cloud.world.set_speed(transfer_seconds=2)
     with console.start("migration", "watch", submitted(console), "-f", "json") as process:
@@ -167,6 +169,7 @@ def submitted(console: Console) -> str:
     return str(console.ask("resize", "web", "--flavor", "big", "--host", "h2", "--detach")["migration"])
 
 
+@pytest.mark.slow
 def test_a_job_that_ends_badly_ends_the_stream_with_its_exit_code(console: Console, cloud: Cloud) -> None:
     cloud.world.fail("h2", "start_paused", "no such CPU", times=ALWAYS)
     failed = console.type("resize", "web", "--flavor", "big", "--host", "h2", "-f", "json")

@@ -58,6 +58,7 @@ def worker_log(cloud: Cloud, *words: str) -> str:
     return ended.stderr
 
 
+@pytest.mark.slow
 def test_lines_of_text_of_two_jobs_in_turn(cloud: Cloud) -> None:
     jobs = two_jobs(cloud)
     log = worker_log(cloud, "worker", "--drain").splitlines()
@@ -71,12 +72,14 @@ def test_lines_of_text_of_two_jobs_in_turn(cloud: Cloud) -> None:
     assert len(log) == sum(map(len, own.values())) + 3  # The worker is up, what was done, the worker is down.
 
 
+@pytest.mark.slow
 def test_debug_shows_effects(cloud: Cloud) -> None:
     cloud.service.resize("web", "big", host="h2")
     log = worker_log(cloud, "--debug", "worker", "--drain")
     assert re.search(r"DEBUG \[\S{36} \S{36}\] create_volume on h2\n", log)
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_stands_out(cloud: Cloud) -> None:
     cloud.service.resize("web", "big", host="h2")
     cloud.world.fail("h2", "define", "the machine type is not known here", times=9)
@@ -86,6 +89,7 @@ def test_what_goes_wrong_stands_out(cloud: Cloud) -> None:
     assert any(sentence.endswith("the machine type is not known here") for sentence in said)
 
 
+@pytest.mark.slow
 def test_lines_of_json_of_two_jobs_at_once(cloud: Cloud) -> None:
     """Ids are in each line of a job, and none of another job's; a scrape meanwhile sees the worker's metrics."""
     address = f"127.0.0.1:{free_port()}"
@@ -193,6 +197,7 @@ def test_options_that_cannot_be_used_are_one_sentence(tmp_path: Path, text: str,
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_other_commands_are_silent(cloud: Cloud) -> None:
     add(cloud, "debug = true")
     answer = Console(cloud.folder / "resizeflow.conf").type("resize", "web", "--flavor", "big")

@@ -79,6 +79,7 @@ def shown(metrics: Metrics, story: Story) -> Families:
 # --- what is counted ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_by_their_ends(cloud: Cloud, story: Story, shown: Families) -> None:
     ended = {ends: number for ends, number in samples(shown, "resizeflow_runs", "_total").items() if number}
     assert ended == {("resize_v1", "done"): 2, ("confirm_v1", "done"): 1, ("resize_v1", "rolled-back"): 1}

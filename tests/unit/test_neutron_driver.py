@@ -354,6 +354,7 @@ def fence(seconds: float) -> Fence:
     return Fence(time.clock_gettime(time.CLOCK_BOOTTIME) + seconds, "j-1", 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", [CREATE, ACTIVATE, DELETE])
 def test_the_deadline_ends_the_wait(noauth: Connection, stub: Stub, act: Act) -> None:
     method, args, request = act

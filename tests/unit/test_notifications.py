@@ -127,6 +127,7 @@ class SlowClock(FastClock):
         return self.at
 
 
+@pytest.mark.slow
 def test_a_postman_whose_lease_ends_stops_sending(cloud: Cloud, broker: Broker) -> None:
     cloud.clock = SlowClock()
     one = postman(cloud, lease=4.0)

@@ -135,6 +135,7 @@ def test_and_exists_would_let_a_zombie_write_after_the_take_over(cloud: Cloud, j
     assert (cloud.job(job).epoch, cloud.migration(job).error) == (2, "by the zombie")
 
 
+@pytest.mark.slow
 def test_who_is_stopped_in_a_transaction_loses_its_locks(
     cloud: Cloud, job: Submitted, lease: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:

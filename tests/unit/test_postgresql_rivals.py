@@ -52,6 +52,7 @@ def test_of_many_workers_one_takes_a_job(cloud: Cloud, job: Submitted) -> None:
         cloud.expire(job)
 
 
+@pytest.mark.slow
 def test_workers_share_the_jobs_and_run_each_once(cloud: Cloud) -> None:
     for name in ("db", "mail", "shop"):
         cloud.world.create_guest("h1", name, 1, 512, {"vda": 1})
@@ -153,6 +154,7 @@ def test_a_log_written_by_many_has_no_gap(cloud: Cloud, job: Submitted) -> None:
     assert len([event for event in events if event.kind == "note"]) == 32
 
 
+@pytest.mark.slow
 def test_debts_are_settled_by_one_of_many_workers(cloud: Cloud, job: Submitted) -> None:
     assert cloud.run(job) is JobState.DONE
     cloud.world.set_up("h1", False)
@@ -175,6 +177,7 @@ def test_hosts_are_locked_in_one_order(cloud: Cloud) -> None:
     assert len({tuple(answer) for answer in answers}) == 1
 
 
+@pytest.mark.slow
 def test_a_deadlock_puts_the_job_down_and_fails_nothing(cloud: Cloud, job: Submitted, lease: Lease) -> None:
     """Ours lock in one order; a person at the database's prompt may not."""
 

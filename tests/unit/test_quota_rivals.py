@@ -167,6 +167,7 @@ def test_fifty_resizes_and_room_for_twenty(memory_path: Path, connection: str | 
     assert not cloud.inventory.sync_quotas()
 
 
+@pytest.mark.slow
 def test_two_resizes_and_room_for_one(memory_path: Path, connection: str | None) -> None:
     """Nova accepts both, and has then 4 of 3 cores used (its quota is checked, not reserved)."""
     cloud = Cloud(memory_path, connection=connection)

@@ -97,6 +97,7 @@ def test_a_cold_migration_costs_nothing(cloud: Cloud) -> None:
     assert usage(cloud) == (OLD, UNRESERVED)
 
 
+@pytest.mark.slow
 def test_the_formula_for_any_two_flavors(cloud: Cloud) -> None:
     """Whatever the sizes, limits that just fit before fit after, and each end leaves exactly one flavor's charge."""
     dice = random.Random(7)  # noqa: S311 - no secret

@@ -194,6 +194,7 @@ def test_the_doctor_names_the_page_of_what_it_found() -> None:
     assert runbook.page_of_invariants({4, 6}) == "breaches"
 
 
+@pytest.mark.slow
 def test_a_migration_that_was_rolled_back_says_why_and_what_to_do(console: Console, cloud: Cloud) -> None:
     cloud.world.fail("h2", "start_paused", "no such CPU")
     failed = console.type("resize", "web", "--flavor", "big", "--host", "h2")

@@ -202,6 +202,7 @@ def test_more_free_memory_never_makes_a_host_rank_worse(
         assert rank(larger, state.name) <= rank(fleet, state.name)
 
 
+@pytest.mark.slow
 @ON_ANY_MACHINE
 @given(FLEETS, REQUESTS)
 def test_a_refusal_is_short_however_many_hosts_there_are(fleet: list[HostState], request: Request) -> None:

@@ -304,6 +304,7 @@ def console(cloud: Cloud) -> Console:
     return Console(cloud.folder / "resizeflow.conf")
 
 
+@pytest.mark.slow
 def test_the_command_tells_it(console: Console, cloud: Cloud, job: Submitted, monkeypatch: pytest.MonkeyPatch) -> None:
     cloud.world.fail("h2", "start_paused", "a long reason, " * 12)
     assert cloud.run(job) is JobState.DONE
@@ -389,6 +390,7 @@ def test_who_watches_a_detached_job_sees_how_fast_it_goes(
     assert re.search(r"TransferDisks +\d+ ?% of 1024 MiB", answer.out)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("copying")
 def test_a_terminal_shows_who_works_and_how_far_it_is(cloud: Cloud, job: Submitted) -> None:
     out = io.StringIO()

@@ -68,6 +68,7 @@ def test_a_crash_ends_a_run_and_the_successor_runs_the_task_again(cloud: Cloud, 
     assert [down.ended_by for down in told.downtimes] == ["resize"]
 
 
+@pytest.mark.slow
 def test_a_rollback_asked_for_while_its_worker_was_dead(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     assert cloud.run_in_child(job, "RetireSource.define#1.after") == KILLED

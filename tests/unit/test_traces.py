@@ -66,6 +66,7 @@ def tasks(spans: Sequence[ReadableSpan], run: ReadableSpan) -> list[ReadableSpan
     return [span for span in spans if span.parent is not None and span.parent.span_id == run.context.span_id]
 
 
+@pytest.mark.slow
 def test_a_run_has_the_tasks_that_it_ran(cloud: Cloud, story: Story, spans: Sequence[ReadableSpan]) -> None:
     (confirm,) = runs(spans, story.confirm)
     ran = [line for line in lines(cloud, story, "task") if line.request_id == story.confirm.job_id]
@@ -209,6 +210,7 @@ def test_they_are_sent_where_the_environment_says(
     check_sent(taken, job.migration_id)
 
 
+@pytest.mark.slow
 def test_what_a_command_does_itself_is_traced_as_well(
     tmp_path: Path, taken: list[tuple[str, ExportTraceServiceRequest]]
 ) -> None:
@@ -217,6 +219,7 @@ def test_what_a_command_does_itself_is_traced_as_well(
     check_sent(taken, resized["migration"])
 
 
+@pytest.mark.slow
 def test_a_command_neither_speaks_of_a_collector_that_is_away_nor_waits_long_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +263,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_without_opentelemetry_a_command_that_would_trace_submits_nothing(tmp_path: Path) -> None:
     cloud = Cloud(tmp_path, traces="true").build()
     words = ["--config-file", str(cloud.folder / "resizeflow.conf"), "resize", "web", "--flavor", "big"]

@@ -97,6 +97,7 @@ def test_a_decision(cloud: Cloud, watched: Untold, decide: str) -> None:
     assert watched.commits > 50
 
 
+@pytest.mark.slow
 def test_a_failure_and_the_way_back(cloud: Cloud, watched: Untold) -> None:
     job = cloud.service.resize("web", "big", host="h2")
     cloud.world.fail("h2", "start_paused", "no")

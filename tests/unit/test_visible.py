@@ -74,6 +74,7 @@ def test_nothing_commands_the_terminal(
         assert bad not in shown, repr(shown)
 
 
+@pytest.mark.slow
 def test_a_command_that_is_told_can_be_typed(memory_path: Path) -> None:
     cloud = Cloud(memory_path).build(running=False)
     cloud.world.create_guest("h1", "web; reboot", 1, 128, {"vda": 1})

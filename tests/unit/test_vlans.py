@@ -98,6 +98,7 @@ def test_a_stopped_machine(memory_path: Path) -> None:
     assert (carried(cloud, "h1"), carried(cloud, "h2")) == ([], [VLAN])
 
 
+@pytest.mark.slow
 def test_a_start_that_is_refused_is_rolled_back(cloud: Cloud) -> None:
     cloud.world.fail("h2", "set_access_vlan", times=-1)
     job = cloud.service.resize("web", "big", host="h2")

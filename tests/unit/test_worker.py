@@ -139,6 +139,7 @@ def test_a_person_s_resume_overrides_the_policy(cloud: Cloud) -> None:
     assert cloud.migration(job).status is MigrationStatus.FINISHED
 
 
+@pytest.mark.slow
 def test_the_policy_is_an_option_and_a_setting(memory_path: Path) -> None:
     cloud = Cloud(memory_path)
     cloud.build()
@@ -181,6 +182,7 @@ def test_a_host_that_is_silent_for_a_moment_is_asked_again(memory_path: Path) ->
 # --- jobs that cannot go on ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_its_workers_needs_a_person(memory_path: Path) -> None:
     cloud = Cloud(memory_path, max_attempts="2").build()
     before = cloud.state()
@@ -283,6 +285,7 @@ def test_a_stored_task_that_the_flow_has_no_more_is_not_forgotten(cloud: Cloud) 
     assert cloud.world.snapshot() == world
 
 
+@pytest.mark.slow
 def test_a_flow_of_a_later_version_waits_for_a_worker_that_knows_it(
     memory_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +310,7 @@ def test_a_flow_of_a_later_version_waits_for_a_worker_that_knows_it(
 # --- leases ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @BOTH
 def test_renewing_survives_whatever_goes_wrong(cloud: Cloud) -> None:
     worker = Worker(cloud.database, cloud.settings)
@@ -361,6 +365,7 @@ class JumpingClock(FastClock):
         return super().boottime() + self.ahead
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_database_that_is_away_for_longer_than_the_lease_stops_the_next_effect(cloud: Cloud) -> None:
     job = cloud.service.resize("web", "big", host="h2")
@@ -502,6 +507,7 @@ def test_who_is_told_to_stop_hands_over_at_once(memory_path: Path, number: signa
         console.close()
 
 
+@pytest.mark.slow
 def test_told_twice_it_ends_at_once(console: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     point, passed = "PowerOffSource.shutdown#1.checked", console.cloud.folder / "points"
     monkeypatch.setenv("RESIZEFLOW_FAILPOINT", f"{point}=hang")
